@@ -1,0 +1,213 @@
+"""The profiled (restricted) likelihood as a function of theta.
+
+With V, H = X'V^-1X, beta = H^-1 X'V^-1y, r2 = (y - X beta)'V^-1 (y - X beta) and
+N = n (ML) or n - p (REML), in lme4's convention,
+
+    -2 log L = log|V| + [REML] log|H| + N (1 + log(2 pi r2 / N)) - sum log w,
+
+the last term for precision weights only.  With v = Z'V^-1 (y - X beta),
+F = Z'V^-1 X, Q = Z'V^-1 Z, and for every factor
+
+    D = sum_g [Q]_gg - [REML] sum_g F_g H^-1 F_g' - (N / r2) sum_g v_g v_g',
+
+the gradient is d/dtheta_m = 2 <D L, dL_m>, and the Hessian
+h(A_m, A_l) + 2 <D, dL_m dL_l'> + 2 <D L, d2L_ml> with A_m = dL_m L' + L dL_m' and
+
+    h = 2 (N / r2) A_m v' Z'PZ A_l v - N (v'A_m v) (v'A_l v) / r2^2 - t_ml,
+
+t = tr(A_m Q A_l Q), with Z'PZ for Q under REML.  Average information puts
+(N / r2) v'A_m Z'PZ A_l v, whose expectation it has, for t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.design import Term
+from sklearn_lmm._engine.factor import (
+    Direction,
+    PerFactor,
+    Strategy,
+    level_product,
+)
+from sklearn_lmm._engine.linalg import row_gram
+
+FloatArray = NDArray[np.float64]
+
+
+class Criterion:
+    """-2 log L (ML) or -2 log restricted L (REML), in the user's units.
+
+    statistics : cross-products with linearly independent fixed-effect columns
+    frequency : whether weights count rows (N is their sum) or scale precisions
+    """
+
+    def __init__(
+        self,
+        statistics: CrossProducts,
+        strategy: Strategy,
+        *,
+        reml: bool,
+        frequency: bool = True,
+    ) -> None:
+        self.statistics, self.strategy, self.reml = statistics, strategy, reml
+        self.n_obs = statistics.sum_weights if frequency else float(statistics.n_rows)
+        self.N = self.n_obs - statistics.p * reml
+        scale = statistics.columns.scale
+        self.units = 2.0 * self.N * np.log(scale[-1])
+        if reml:
+            self.units += 2.0 * np.log(scale[:-1]).sum()
+        if not frequency:
+            self.units -= statistics.sum_log_weights
+        sizes = [term.structure.n_parameters(term.q) for term in statistics.terms]
+        ends = np.cumsum([0, *sizes])
+        self.parameters = [
+            slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)
+        ]
+
+    @property
+    def n_parameters(self) -> int:
+        return self.parameters[-1].stop if self.parameters else 0
+
+    def start(self) -> FloatArray:
+        """Return theta of Psi = I."""
+        starts = [term.structure.start(term.q) for term in self.statistics.terms]
+        return np.concatenate(starts) if starts else np.zeros(0)
+
+    def factors(self, theta: FloatArray) -> PerFactor:
+        """Return L_f (q_f, q_f) of every factor, block-diagonal over its terms."""
+        statistics = self.statistics
+        L = [np.zeros((s.shape[1], s.shape[1])) for s in statistics.s]
+        for term, place, part in self.terms():
+            L[term.factor][place, place] = term.structure.factor(theta[part], term.q)
+        return tuple(L)
+
+    def at(self, theta: FloatArray) -> Point:
+        """Return the criterion at theta; derivatives are computed when asked for."""
+        return Point(self, np.array(theta, dtype=np.float64))
+
+    def terms(self) -> Iterator[tuple[Term, slice, slice]]:
+        """Yield (term, its columns within its factor, its parameters)."""
+        return zip(
+            self.statistics.terms,
+            self.statistics.slices,
+            self.parameters,
+            strict=True,
+        )
+
+
+class Point:
+    """The criterion at one theta, with what else is known there.
+
+    state : V
+    ZVT, U : Z'V^-1 T and Psi Z'V^-1 T for T = [X y]
+    beta : (p,) fixed effects, and R_X (p, p) with R_X'R_X = H, standardised
+    r2 : weighted residual sum of squares plus |u|^2
+    deviance : the criterion
+    """
+
+    def __init__(self, criterion: Criterion, theta: FloatArray) -> None:
+        self.criterion, self.theta = criterion, theta
+        statistics = criterion.statistics
+        self.L = criterion.factors(theta)
+        self.state = criterion.strategy.factorize(self.L)
+        self.ZVT, self.U = self.state.project(statistics.b)
+        gram = statistics.tt.copy()
+        for b, U in zip(statistics.b, self.U, strict=True):
+            gram -= level_product(b, U)
+        gram = 0.5 * (gram + gram.T)
+        self.R_X = linalg.cholesky(gram[:-1, :-1])
+        self.beta = linalg.cho_solve((self.R_X, False), gram[:-1, -1])
+        residual = np.append(-self.beta, 1.0)
+        self.r2 = max(float(residual @ gram @ residual), np.finfo(float).tiny)
+        self.residual = residual
+        self.deviance = self._deviance()
+
+    @property
+    def sigma2(self) -> float:
+        """The residual variance, in standardised units."""
+        return self.r2 / self.criterion.N
+
+    def _deviance(self) -> float:
+        N = self.criterion.N
+        value = self.state.logdet + N * (1.0 + np.log(2.0 * np.pi * self.r2 / N))
+        if self.criterion.reml:
+            value += 2.0 * np.log(np.diag(self.R_X)).sum()
+        return float(value + self.criterion.units)
+
+    @cached_property
+    def v(self) -> PerFactor:
+        """Z'V^-1 (y - X beta) / sigma: (G, q) of every factor."""
+        weights = self.residual / np.sqrt(self.sigma2)
+        return tuple(zvt @ weights for zvt in self.ZVT)
+
+    @cached_property
+    def F(self) -> PerFactor:
+        """Z'V^-1 X R_X^-1: (G, q, p) of every factor."""
+        return tuple(zvt[:, :, :-1] @ self.inverse_R_X for zvt in self.ZVT)
+
+    @cached_property
+    def inverse_R_X(self) -> FloatArray:
+        """R_X^-1 (p, p)."""
+        return linalg.solve_triangular(self.R_X, np.eye(len(self.beta)))
+
+    @cached_property
+    def D(self) -> PerFactor:
+        """The derivative of the criterion by Psi, one (q, q) per factor."""
+        blocks = []
+        for Q, F, v in zip(self.state.block_sums(), self.F, self.v, strict=True):
+            D = Q - v.T @ v
+            blocks.append(D - row_gram(F) if self.criterion.reml else D)
+        return tuple(blocks)
+
+    @cached_property
+    def gradient(self) -> FloatArray:
+        """d deviance / d theta."""
+        gradient = np.empty(len(self.theta))
+        for term, place, part in self.criterion.terms():
+            D, L = self.D[term.factor], self.L[term.factor]
+            dL = term.structure.derivative(self.theta[part], term.q)
+            gradient[part] = 2.0 * np.tensordot(dL, (D @ L)[place, place], 2)
+        return gradient
+
+    @cached_property
+    def hessian(self) -> FloatArray:
+        """d2 deviance / d theta d theta', or average information for its h."""
+        forms = self.state.forms(
+            self.F, self.v, self._directions(), self.criterion.reml
+        )
+        vAPAv = forms.vAQAv - forms.FAv @ forms.FAv.T
+        traces = vAPAv if forms.traces is None else forms.traces
+        h = 2.0 * vAPAv - np.outer(forms.vAv, forms.vAv) / self.criterion.N - traces
+        return h + self._structure_curvature()
+
+    def _directions(self) -> list[Direction]:
+        """Return A_m = dL_m L' + L dL_m' for every parameter."""
+        directions = []
+        for term, place, part in self.criterion.terms():
+            L = self.L[term.factor]
+            for dL in term.structure.derivative(self.theta[part], term.q):
+                A = np.zeros_like(L)
+                A[place, place] = dL @ L[place, place].T
+                directions.append(Direction(term.factor, A + A.T))
+        return directions
+
+    def _structure_curvature(self) -> FloatArray:
+        """Return 2 <D, dL_m dL_l'> + 2 <D L, d2L_ml> within every term."""
+        curvature = np.zeros((len(self.theta), len(self.theta)))
+        for term, place, part in self.criterion.terms():
+            D, L = self.D[term.factor], self.L[term.factor]
+            theta = self.theta[part]
+            dL = term.structure.derivative(theta, term.q)
+            block = np.einsum("mij,ik,lkj->ml", dL, D[place, place], dL)
+            second = term.structure.second_derivative(theta, term.q)
+            if second is not None:
+                block = block + np.tensordot(second, (D @ L)[place, place], 2)
+            curvature[part, part] = 2.0 * block
+        return curvature

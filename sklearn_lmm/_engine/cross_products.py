@@ -1,0 +1,418 @@
+"""Cross-products: everything the model ever needs to know of the rows.
+
+With T = [1 X y] (the 1 if the fixed part has an intercept), W = diag(weights)
+and Z_f the columns of all terms of grouping factor f, side by side,
+
+    tt     = T'WT                      (p + 1, p + 1)
+    s[f]   = Z_g'W Z_g  per level g    (G_f, q_f, q_f)
+    b[f]   = Z_g'W T    per level g    (G_f, q_f, p + 1)
+    n[f,h] = Z_f'W Z_h  for f < h      sparse (G_f q_f, G_h q_h), level-major
+
+They add up over rows, and are held in standardised units (`design`), because
+products of raw columns far from 0 would lose the digits that matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sklearn_lmm._engine.design import (
+    Block,
+    Design,
+    Factor,
+    Standardization,
+    Term,
+    deviation,
+    standardize_block,
+)
+
+FloatArray = NDArray[np.float64]
+
+ROWS_AT_ONCE = 1 << 15
+"""Rows of T made at a time: small enough for the processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrossProducts:
+    """Additive sufficient statistics of a linear mixed model (module docstring).
+
+    columns : standardisation of T
+    blocks : standardisation of every term's columns
+    terms : the random terms
+    levels : labels of every factor's levels, in the order of `s` and `b`
+    intercept : whether T starts with a column of ones
+    n_rows, sum_weights, sum_log_weights : of the rows; weights as given
+    multiplicity : for how many levels each entry of s[0] stands in
+        log-determinants and traces, where levels were pooled; None for one
+    """
+
+    columns: Standardization
+    blocks: tuple[Standardization, ...]
+    terms: tuple[Term, ...]
+    levels: tuple[NDArray, ...]
+    intercept: bool
+    n_rows: int
+    sum_weights: float
+    sum_log_weights: float
+    tt: FloatArray
+    s: tuple[FloatArray, ...]
+    b: tuple[FloatArray, ...]
+    n: dict[tuple[int, int], sparse.csr_array]
+    multiplicity: FloatArray | None = None
+
+    @property
+    def p(self) -> int:
+        """The number of fixed-effect columns, the intercept included."""
+        return len(self.tt) - 1
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """Where each term's columns stand among those of its factor."""
+        used = [0] * len(self.levels)
+        slices = []
+        for term in self.terms:
+            start = used[term.factor]
+            used[term.factor] = start + term.q
+            slices.append(slice(start, start + term.q))
+        return tuple(slices)
+
+    def factor_standardization(self, factor: int) -> list[tuple[slice, FloatArray]]:
+        """Return (columns, map R) of every term of a factor, as in `design`."""
+        return [
+            (columns, block.map())
+            for columns, block, term in zip(
+                self.slices, self.blocks, self.terms, strict=True
+            )
+            if term.factor == factor
+        ]
+
+    def ztz(self, w: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
+        """Return Z'WZ w for w (G_f, q_f, k) of every factor."""
+        products = [s @ w_f for s, w_f in zip(self.s, w, strict=True)]
+        for (f, h), n in self.n.items():
+            products[f] += (n @ _flat(w[h])).reshape(products[f].shape)
+            products[h] += (n.T @ _flat(w[f])).reshape(products[h].shape)
+        return tuple(products)
+
+    def select(self, kept: NDArray[np.bool_]) -> CrossProducts:
+        """Return the cross-products without the fixed-effect columns not kept."""
+        if kept.all():
+            return self
+        columns = np.append(np.flatnonzero(kept), self.p)
+        return replace(
+            self,
+            columns=self.columns.select(columns),
+            intercept=self.intercept and bool(kept[0]),
+            tt=self.tt[np.ix_(columns, columns)],
+            b=tuple(b[:, :, columns] for b in self.b),
+        )
+
+    def __add__(self, other: CrossProducts) -> CrossProducts:
+        """Return the cross-products of both sets of rows together.
+
+        The units are those of the first chunk with at least two rows; the
+        levels are the union, in sorted order where labels can be sorted.
+        """
+        if not isinstance(other, CrossProducts):
+            return NotImplemented
+        if self.terms != other.terms or len(self.tt) != len(other.tt):
+            raise ValueError("cross-products of different models cannot be added")
+        if self.n_rows < 2 <= other.n_rows:
+            return other + self
+        other = _in_units_of(self, other)
+        merged = [
+            merge_levels(a, b) for a, b in zip(self.levels, other.levels, strict=True)
+        ]
+        sizes = [len(levels) for levels, _, _ in merged]
+        mine = _spread(self, [index for _, index, _ in merged], sizes)
+        theirs = _spread(other, [index for _, _, index in merged], sizes)
+        return replace(
+            self,
+            levels=tuple(levels for levels, _, _ in merged),
+            n_rows=self.n_rows + other.n_rows,
+            sum_weights=self.sum_weights + other.sum_weights,
+            sum_log_weights=self.sum_log_weights + other.sum_log_weights,
+            tt=self.tt + other.tt,
+            s=tuple(a + b for a, b in zip(mine.s, theirs.s, strict=True)),
+            b=tuple(a + b for a, b in zip(mine.b, theirs.b, strict=True)),
+            n={pair: mine.n[pair] + theirs.n[pair] for pair in mine.n},
+        )
+
+
+def cross_products(design: Design) -> CrossProducts:
+    """Reduce the rows of a design to their cross-products, in one pass."""
+    n, weights = len(design.y), design.weights
+    blocks = tuple(standardize_block(block, weights, n) for block in design.blocks)
+    by_factor = [
+        [
+            (block, units)
+            for block, units in zip(design.blocks, blocks, strict=True)
+            if block.factor == factor
+        ]
+        for factor in range(len(design.factors))
+    ]
+    units = _provisional_units(design)
+    tt, s, b = _sums(design, units, by_factor)
+    statistics = CrossProducts(
+        columns=units,
+        blocks=blocks,
+        terms=tuple(block.term for block in design.blocks),
+        levels=tuple(factor.levels for factor in design.factors),
+        intercept=design.intercept,
+        n_rows=n,
+        sum_weights=float(n if weights is None else weights.sum()),
+        sum_log_weights=float(0 if weights is None else np.log(weights).sum()),
+        tt=tt,
+        s=s,
+        b=b,
+        n=_between_factors(design, by_factor),
+    )
+    return _change_columns(statistics, _moments(statistics))
+
+
+def _sums(
+    design: Design,
+    units: Standardization,
+    by_factor: list[list[tuple[Block, Standardization]]],
+) -> tuple[FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
+    """Return tt, s and b, made chunk by chunk of rows."""
+    width = len(units.scale)
+    tt = np.zeros((width, width))
+    q = [sum(block.term.q for block, _ in terms) for terms in by_factor]
+    s = [np.zeros((f.n_levels, k, k)) for f, k in zip(design.factors, q, strict=True)]
+    b = [
+        np.zeros((f.n_levels, k, width)) for f, k in zip(design.factors, q, strict=True)
+    ]
+    for rows in _chunks(design):
+        T = _standardized_rows(design, units, rows)
+        weights = None if design.weights is None else design.weights[rows]
+        tt += T.T @ (T if weights is None else T * weights[:, None])
+        for f, terms in enumerate(by_factor):
+            z = _coefficient_columns(terms, rows)
+            _add_group_sums(design.factors[f], rows, z, weights, T, s[f], b[f])
+    return tt, tuple(s), tuple(b)
+
+
+def _chunks(design: Design) -> Iterator[slice]:
+    """Cut the rows so that sums over levels cost no more than the rows do."""
+    most_levels = max((factor.n_levels for factor in design.factors), default=0)
+    size = max(ROWS_AT_ONCE, 2 * most_levels)
+    for start in range(0, len(design.y), size):
+        yield slice(start, start + size)
+
+
+def _provisional_units(design: Design) -> Standardization:
+    """Return the moments of the first chunk of rows: near enough to work in."""
+    head = slice(0, ROWS_AT_ONCE)
+    columns = np.column_stack([design.X[head], design.y[head]])
+    center = columns.mean(axis=0) if design.intercept else np.zeros(columns.shape[1])
+    scale = deviation(np.mean((columns - center) ** 2, axis=0), center)
+    if not design.intercept:
+        return Standardization(center, scale)
+    return Standardization(np.append(0.0, center), np.append(1.0, scale))
+
+
+def _standardized_rows(
+    design: Design, units: Standardization, rows: slice
+) -> FloatArray:
+    first = int(design.intercept)
+    X, y = design.X[rows], design.y[rows]
+    T = np.empty((len(y), len(units.scale)))
+    T[:, :first] = 1.0
+    T[:, first:-1] = X
+    T[:, -1] = y
+    if first:
+        T[:, 1:] -= units.center[1:]
+    T *= 1.0 / units.scale
+    return T
+
+
+def _coefficient_columns(
+    terms: list[tuple[Block, Standardization]], rows: slice
+) -> list[FloatArray | None]:
+    """Return a factor's standardised z columns; None stands for ones."""
+    columns: list[FloatArray | None] = []
+    for block, units in terms:
+        first = int(block.intercept)
+        if block.intercept and units.scale[0] == 1.0:
+            columns.append(None)
+        elif block.intercept:
+            n = len(block.slopes[0][rows])
+            columns.append(np.full(n, 1.0 / units.scale[0]))
+        for j, z in enumerate(block.slopes, start=first):
+            columns.append((z[rows] - units.center[j]) / units.scale[j])
+    return columns
+
+
+def _add_group_sums(
+    factor: Factor,
+    rows: slice,
+    z: list[FloatArray | None],
+    weights: FloatArray | None,
+    T: FloatArray,
+    s: FloatArray,
+    b: FloatArray,
+) -> None:
+    """Add a chunk's Z_g'W Z_g to s and Z_g'W T to b, for every level g.
+
+    A product with the (levels x rows) matrix of z reads the rows once, in
+    order, and is as fast as memory allows; `np.add.at` is many times slower.
+    """
+    codes = factor.codes[rows]
+    m = len(codes)
+    indptr = np.arange(m + 1, dtype=codes.dtype)
+    for i, z_i in enumerate(z):
+        wz = _product(z_i, weights)
+        data = np.ones(m) if wz is None else wz
+        b[:, i] += sparse.csc_array((data, codes, indptr), (len(s), m)) @ T
+        for j in range(i + 1):
+            s[:, i, j] += np.bincount(codes, _product(wz, z[j]), len(s))
+            s[:, j, i] = s[:, i, j]
+
+
+def _product(a: FloatArray | None, b: FloatArray | None) -> FloatArray | None:
+    """Return a * b, where None stands for ones."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a * b
+
+
+def _between_factors(
+    design: Design, by_factor: list[list[tuple[Block, Standardization]]]
+) -> dict[tuple[int, int], sparse.csr_array]:
+    """Return Z_f'W Z_h for every pair of factors f < h.
+
+    Every pair of levels that occurs together has its whole q_f x q_h block
+    stored, zeros included, so that the pattern is that of the levels.
+    """
+    everything = slice(0, len(design.y))
+    z = [_coefficient_columns(terms, everything) for terms in by_factor]
+    products = {}
+    for f, h in combinations(range(len(z)), 2):
+        rows, columns, values = [], [], []
+        for i, z_i in enumerate(z[f]):
+            wz = _product(z_i, design.weights)
+            for j, z_j in enumerate(z[h]):
+                value = _product(wz, z_j)
+                rows.append(_positions(design.factors[f], len(z[f]), i))
+                columns.append(_positions(design.factors[h], len(z[h]), j))
+                values.append(np.ones(len(design.y)) if value is None else value)
+        shape = tuple(design.factors[k].n_levels * len(z[k]) for k in (f, h))
+        entries = (np.concatenate(rows), np.concatenate(columns))
+        products[f, h] = sparse.coo_array(
+            (np.concatenate(values), entries), shape
+        ).tocsr()
+    return products
+
+
+def _positions(factor: Factor, q: int, i: int) -> NDArray[np.integer]:
+    """Return every row's position of coefficient i in the level-major order."""
+    if q == 1:
+        return factor.codes
+    return factor.codes.astype(np.int64) * q + i
+
+
+def _moments(statistics: CrossProducts) -> Standardization:
+    """Return the standardisation by the (weighted) moments of all rows."""
+    old, tt = statistics.columns, statistics.tt
+    square = np.diag(tt) / statistics.sum_weights
+    if not statistics.intercept:
+        return Standardization(old.center, old.scale * deviation(square, old.center))
+    mean = tt[0] / statistics.sum_weights
+    mean[0] = 0.0
+    center = old.center + old.scale * mean
+    # The spread is measured in the user's units, where `deviation` can tell
+    # a constant column from one that varies.
+    scale = deviation((square - mean**2) * old.scale**2, center)
+    scale[0] = 1.0
+    return Standardization(center, scale)
+
+
+def _change_columns(
+    statistics: CrossProducts, columns: Standardization
+) -> CrossProducts:
+    """Express tt and b in other units of X and y, by exact algebra."""
+    C = columns.from_(statistics.columns)
+    return replace(
+        statistics,
+        columns=columns,
+        tt=C.T @ statistics.tt @ C,
+        b=tuple(b @ C for b in statistics.b),
+    )
+
+
+def _in_units_of(reference: CrossProducts, other: CrossProducts) -> CrossProducts:
+    """Express all of `other` in the units of `reference`, by exact algebra."""
+    other = _change_columns(other, reference.columns)
+    maps = [np.eye(s.shape[1]) for s in other.s]
+    for columns, term, mine, theirs in zip(
+        other.slices, other.terms, reference.blocks, other.blocks, strict=True
+    ):
+        maps[term.factor][columns, columns] = mine.from_(theirs)
+    wide = [
+        sparse.kron(sparse.eye_array(len(s)), C, format="csr")
+        for s, C in zip(other.s, maps, strict=True)
+    ]
+    return replace(
+        other,
+        blocks=reference.blocks,
+        s=tuple(C.T @ s @ C for s, C in zip(other.s, maps, strict=True)),
+        b=tuple(C.T @ b for b, C in zip(other.b, maps, strict=True)),
+        n={(f, h): wide[f].T @ n @ wide[h] for (f, h), n in other.n.items()},
+    )
+
+
+def _spread(
+    statistics: CrossProducts, index: list[NDArray[np.intp]], sizes: list[int]
+) -> CrossProducts:
+    """Place every level's statistics at its position among more levels."""
+    s, b = [], []
+    for old_s, old_b, to, size in zip(
+        statistics.s, statistics.b, index, sizes, strict=True
+    ):
+        new_s = np.zeros((size, *old_s.shape[1:]))
+        new_b = np.zeros((size, *old_b.shape[1:]))
+        new_s[to], new_b[to] = old_s, old_b
+        s.append(new_s)
+        b.append(new_b)
+    n = {}
+    for (f, h), old in statistics.n.items():
+        q_f, q_h = s[f].shape[1], s[h].shape[1]
+        coo = old.tocoo()
+        rows = index[f][coo.row // q_f] * q_f + coo.row % q_f
+        columns = index[h][coo.col // q_h] * q_h + coo.col % q_h
+        shape = (sizes[f] * q_f, sizes[h] * q_h)
+        n[f, h] = sparse.coo_array((coo.data, (rows, columns)), shape).tocsr()
+    return replace(statistics, s=tuple(s), b=tuple(b), n=n)
+
+
+def _flat(w: FloatArray) -> FloatArray:
+    return w.reshape(-1, w.shape[-1])
+
+
+def merge_levels(
+    a: NDArray, b: NDArray
+) -> tuple[NDArray, NDArray[np.intp], NDArray[np.intp]]:
+    """Return the union of two sets of labels and the positions of a and b in it.
+
+    Sorted if the labels can be sorted; else those of a, then the new ones of b
+    in their order.
+    """
+    if a.dtype.kind != b.dtype.kind:
+        a, b = a.astype(object), b.astype(object)
+    both = np.concatenate([a, b])
+    try:
+        union, index = np.unique(both, return_inverse=True)
+    except TypeError:
+        positions: dict[object, int] = {}
+        index = np.array([positions.setdefault(x, len(positions)) for x in both])
+        union = np.empty(len(positions), dtype=object)
+        union[:] = list(positions)
+    return union, index[: len(a)], index[len(a) :]

@@ -1,0 +1,158 @@
+"""The rows of a model: fixed part, response, grouping factors and random terms.
+
+Only this module and `cross_products` ever see the n rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_lmm.covariance import Covariance
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.integer]
+
+CONSTANT = 1e-10
+"""A column whose deviation is below this part of its mean counts as constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A grouping factor.
+
+    codes : (n,) integers, row -> level, each in 0 .. n_levels - 1
+    levels : (n_levels,) their labels, each used by at least one row
+    """
+
+    codes: IntArray
+    levels: NDArray
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.levels)
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a random term is, without its rows.
+
+    factor : position of the grouping factor in `Design.factors`
+    structure : the covariance of the q coefficients
+    intercept : whether the first coefficient is an intercept
+    q : the number of coefficients
+    """
+
+    factor: int
+    structure: Covariance
+    intercept: bool
+    q: int
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One random term: coefficients that vary between the levels of a factor.
+
+    factor, structure, intercept : as in `Term`
+    slopes : a column of n values for each coefficient after the intercept
+    """
+
+    factor: int
+    structure: Covariance
+    intercept: bool
+    slopes: tuple[FloatArray, ...] = ()
+
+    @property
+    def term(self) -> Term:
+        q = self.intercept + len(self.slopes)
+        return Term(self.factor, self.structure, self.intercept, q)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """y = X beta + sum over blocks of Z_k b_k + e, all in the user's units.
+
+    X : (n, p) columns of the fixed part, without the intercept
+    y : (n,) response, less any offset
+    intercept : whether the fixed part has an intercept, which then comes first
+    weights : (n,) positive, or None for ones
+    """
+
+    X: FloatArray
+    y: FloatArray
+    intercept: bool
+    factors: tuple[Factor, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    weights: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Standardization:
+    """Columns in the engine's units: x_s = (x - center) / scale.
+
+    center : (k,), zero unless the columns start with an intercept, which takes
+        up the shift; zero at the intercept
+    scale : (k,), positive; one at the intercept
+    """
+
+    center: FloatArray
+    scale: FloatArray
+
+    def map(self) -> FloatArray:
+        """Return R (k, k) with x_s = x R for a row x.
+
+        Coefficients go the other way: x_s c_s = x (R c_s).
+        """
+        return self._shifted(-self.center / self.scale, 1.0 / self.scale)
+
+    def from_(self, other: Standardization) -> FloatArray:
+        """Return the map from the units of `other` to these: x_s = x_other C."""
+        shift = (other.center - self.center) / self.scale
+        return self._shifted(shift, other.scale / self.scale)
+
+    def select(self, columns: NDArray) -> Standardization:
+        """Return the standardisation of some of the columns."""
+        return Standardization(self.center[columns], self.scale[columns])
+
+    @staticmethod
+    def _shifted(first_row: FloatArray, diagonal: FloatArray) -> FloatArray:
+        R = np.diag(diagonal)
+        if len(R):
+            R[0] += first_row
+        return R
+
+
+def deviation(mean_square: FloatArray, center: FloatArray) -> FloatArray:
+    """Return the scale of columns from their mean square about `center`.
+
+    A constant column, up to the rounding of its values, gets the scale 1.
+    """
+    scale = np.sqrt(np.maximum(mean_square, 0.0))
+    return np.where(scale > CONSTANT * np.abs(center), scale, 1.0)
+
+
+def standardize_block(
+    block: Block, weights: FloatArray | None, n: int
+) -> Standardization:
+    """Return the standardisation of a block's columns that keeps its model.
+
+    Affine, scale or common, as the covariance structure allows.
+    """
+    kind = block.structure.standardization(block.intercept)
+    means = [_mean(z, weights) if kind == "affine" else 0.0 for z in block.slopes]
+    squares = [
+        _mean((z - m) ** 2, weights) for z, m in zip(block.slopes, means, strict=True)
+    ]
+    center = np.array([0.0] * block.intercept + means)
+    if kind == "common":
+        total = (block.intercept + sum(squares)) / max(len(center), 1)
+        scale = deviation(np.full(len(center), total), center)
+        return Standardization(center, scale)
+    scale = deviation(np.array([1.0] * block.intercept + squares), center)
+    return Standardization(center, scale)
+
+
+def _mean(x: FloatArray, weights: FloatArray | None) -> float:
+    return float(np.average(x, weights=weights))

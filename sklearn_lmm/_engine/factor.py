@@ -1,0 +1,140 @@
+"""What every factor strategy offers to the criterion, and which one to take.
+
+Notation, at a given theta: Psi_f = L_f L_f' the relative covariance of factor
+f's coefficients, V = I + sum_f Z_f (I x Psi_f) Z_f', Q = Z'V^-1 Z.  Arrays over
+the levels of a factor have the shape (G_f, q_f, ...); a tuple holds one for
+every factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_lmm._engine.cross_products import CrossProducts
+
+FloatArray = NDArray[np.float64]
+PerFactor = tuple[FloatArray, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A change dPsi = A (q_f, q_f), symmetric, of one factor's covariance."""
+
+    factor: int
+    A: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Forms:
+    """What the curvature of the criterion is made of, for directions m, l.
+
+    With v (G, q) and F (G, q, p) as `forms` got them:
+
+    vAv : (m,), sum_g v_g'A_m v_g
+    FAv : (m, p), sum_g v_g'A_m F_g
+    vAQAv : (m, m), v'A_m Q A_l v
+    traces : (m, m), tr(A_m Q A_l Q) under ML, tr(A_m Z'PZ A_l Z'PZ) under
+        REML; None where only average information is offered
+    """
+
+    vAv: FloatArray
+    FAv: FloatArray
+    vAQAv: FloatArray
+    traces: FloatArray | None
+
+
+class Factored(Protocol):
+    """V at one theta.
+
+    logdet : log|V|
+    """
+
+    logdet: float
+
+    def project(self, b: PerFactor) -> tuple[PerFactor, PerFactor]:
+        """Return Z'V^-1 T and Psi Z'V^-1 T from b = Z'T, any number of columns.
+
+        The second, the predicted effects of every column, is not the first
+        times Psi: it is found without the cancellation that the first suffers
+        where Psi n_g is large.
+        """
+
+    def block_sums(self) -> PerFactor:
+        """Return sum_g [Q]_gg (q, q) for every factor."""
+
+    def posterior_blocks(self) -> PerFactor:
+        """Return Psi - Psi [Q]_gg Psi (G, q, q): Cov(b_g | y, beta) / sigma^2."""
+
+    def forms(
+        self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
+    ) -> Forms:
+        """Return the quadratic forms of the curvature.
+
+        F (G, q, p) is Z'V^-1 X R_X^-1 with H = X'V^-1X = R_X'R_X: whitened, so
+        that H^-1 does not appear.  v (G, q) is Z'V^-1 (y - X beta).
+        """
+
+
+class Strategy(Protocol):
+    """A way to work with V, prepared once for given cross-products.
+
+    name : as shown to users
+    """
+
+    name: str
+
+    def factorize(self, L: PerFactor) -> Factored:
+        """Return V for the relative factors L_f (q_f, q_f)."""
+
+
+def average_information(
+    state: Factored,
+    statistics: CrossProducts,
+    F: PerFactor,
+    v: PerFactor,
+    directions: list[Direction],
+) -> Forms:
+    """Return `Forms` without traces, from one projection of all A_m v."""
+    Av = tuple(np.zeros((*v_f.shape, len(directions))) for v_f in v)
+    for m, direction in enumerate(directions):
+        Av[direction.factor][:, :, m] = v[direction.factor] @ direction.A
+    QAv, _ = state.project(statistics.ztz(Av))
+    return Forms(
+        vAv=sum(np.einsum("gim,gi->m", a, v_f) for a, v_f in zip(Av, v, strict=True)),
+        FAv=sum(level_product(a, F_f) for a, F_f in zip(Av, F, strict=True)),
+        vAQAv=sum(level_product(a, Qa) for a, Qa in zip(Av, QAv, strict=True)),
+        traces=None,
+    )
+
+
+def level_product(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return sum_g a_g'b_g (k, l) for a (G, q, k) and b (G, q, l)."""
+    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+
+
+class NoRandomEffects:
+    """The strategy of a model without random terms: V = I."""
+
+    name = "none"
+    logdet = 0.0
+
+    def factorize(self, L: PerFactor) -> Factored:
+        return self
+
+    def project(self, b: PerFactor) -> tuple[PerFactor, PerFactor]:
+        return (), ()
+
+    def block_sums(self) -> PerFactor:
+        return ()
+
+    def posterior_blocks(self) -> PerFactor:
+        return ()
+
+    def forms(
+        self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
+    ) -> Forms:
+        return Forms(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), None)

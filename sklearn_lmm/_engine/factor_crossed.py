@@ -1,0 +1,311 @@
+"""Crossed factors: eliminate the largest, keep the rest in a Schur complement.
+
+Factor 1 is the one with most coefficients; R stands for all others together.
+N_g = Z_R'Z_1g, C = Z_R'Z_R, and with V_1 = I + Z_1 Psi_1 Z_1'
+
+    IS_g = (I + S_g Psi_1)^-1,  K_g = Psi_1 IS_g,
+    A = Z_R'V_1^-1 Z_R = C - sum_g N_g K_g N_g',  S = I + L_R'A L_R,
+    log|V| = -sum_g log|IS_g| + log|S|,
+    c = Z_R'V_1^-1 T = b_R - sum_g N_g K_g b_g,  U = S^-1 L_R'c,
+    Z_R'V^-1 T = Psi_R^-1 L_R U, or c - A L_R U,  Z_1g'V^-1 T = IS_g (b_g - N_g'L_R U),
+    [Q]_RR = L_R^-T (I - S^-1) L_R^-1, or A - A L_R S^-1 L_R'A,
+    [Q]_gg = IS_g S_g - IS_g N_g'L_R S^-1 L_R'N_g IS_g'.
+
+Of the two forms, the first is free of cancellation where Psi_k is large, the
+second where it is small or singular.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.factor import Direction, Forms, PerFactor, average_information
+from sklearn_lmm._engine.linalg import shrinkage, symmetrize
+from sklearn_lmm._engine.schur import (
+    BlockLayout,
+    OuterSums,
+    factorize_blocks,
+    mirror,
+    symmetric_product,
+)
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.integer]
+
+INVERTIBLE = 1e-6
+"""Smallest eigenvalue of Psi n_g from which [Q]_RR is taken from S^-1."""
+
+COLUMNS_AT_ONCE = 512
+"""Columns of A made at a time where [Q]_RR has to be taken by subtraction."""
+
+
+class CrossedStrategy:
+    """Dense Schur complement of the largest factor, one block a component."""
+
+    name = "crossed"
+
+    def __init__(self, statistics: CrossProducts) -> None:
+        self.statistics = statistics
+        sizes = [s.shape[0] * s.shape[1] for s in statistics.s]
+        self.first = int(np.argmax(sizes))
+        self.rest = [f for f in range(len(sizes)) if f != self.first]
+        self.S = statistics.s[self.first]
+        ends = np.cumsum([0] + [sizes[f] for f in self.rest])
+        self.places = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        N, self.C = self._stacked()
+        self.N, self.Nt = N.tocsr(), N.T.tocsr()
+        self.layout = _layout(N, self.C)
+        self.outer = OuterSums(N, self.S.shape[1], self.layout)
+        lower = sparse.tril(self.C).tocoo()
+        self.C_entries = (self.layout.index(lower.row, lower.col), lower.data)
+        self.most = [float(np.abs(statistics.s[f]).max()) for f in self.rest]
+
+    def factorize(self, L: PerFactor) -> CrossedFactored:
+        return CrossedFactored(self, L)
+
+    def stack(self, b: PerFactor) -> FloatArray:
+        """Return the rows of all factors but the first (q_R, k)."""
+        return np.concatenate([b[f].reshape(-1, b[f].shape[-1]) for f in self.rest])
+
+    def in_user_order(self, first: FloatArray, rest: PerFactor) -> PerFactor:
+        """Return one array per factor, as the cross-products have them."""
+        parts = list(rest)
+        parts.insert(self.first, first)
+        return tuple(parts)
+
+    def split(self, stacked: FloatArray) -> PerFactor:
+        """Cut rows (q_R, k) into (G_f, q_f, k) for every factor but the first."""
+        return tuple(
+            stacked[place].reshape(*self.statistics.s[f].shape[:2], -1)
+            for place, f in zip(self.places, self.rest, strict=True)
+        )
+
+    def reduced(self, K: FloatArray) -> FloatArray:
+        """Return the lower triangles of A = C - sum_g N_g K_g N_g', flat."""
+        flat = np.zeros(self.layout.n_entries)
+        self.outer.subtract_from(flat, K)
+        flat[self.C_entries[0]] += self.C_entries[1]
+        return flat
+
+    def _stacked(self) -> tuple[sparse.csc_array, sparse.csr_array]:
+        """Return N = Z_R'Z_1 by columns, and C = Z_R'Z_R."""
+        n = self.statistics.n
+
+        def product(f: int, h: int) -> sparse.csr_array:
+            if f == h:
+                return _block_diagonal(self.statistics.s[f])
+            return n[f, h] if f < h else n[h, f].T.tocsr()
+
+        N = sparse.vstack([product(f, self.first) for f in self.rest], format="csc")
+        C = sparse.block_array(
+            [[product(f, h) for h in self.rest] for f in self.rest], format="csr"
+        )
+        N.sort_indices()
+        return N, C
+
+
+def _layout(N: sparse.csc_array, C: sparse.csr_array) -> BlockLayout:
+    """Lay out one block for every set of rows connected through N or C."""
+    q_R, columns = N.shape
+    graph = sparse.block_array(
+        [[C, N], [None, sparse.csr_array((columns, columns))]], format="csr"
+    )
+    # Stored zeros connect levels too: the graph is that of the pattern.
+    graph.data = np.ones_like(graph.data)
+    labels = connected_components(graph, directed=False)[1][:q_R]
+    return BlockLayout.of_components(np.unique(labels, return_inverse=True)[1])
+
+
+def _block_diagonal(blocks: FloatArray) -> sparse.csr_array:
+    """Return blocks (G, q, q) as one sparse matrix."""
+    G, q, _ = blocks.shape
+    data = np.ascontiguousarray(blocks)
+    return sparse.csr_array(
+        sparse.bsr_array((data, np.arange(G), np.arange(G + 1)), (G * q, G * q))
+    )
+
+
+class CrossedFactored:
+    """V at one theta.
+
+    One array holds S, then its Cholesky factor and, once the gradient is asked
+    for, C_R = L_R S^-1 L_R', the relative posterior covariance of R.
+    """
+
+    def __init__(self, strategy: CrossedStrategy, L: PerFactor) -> None:
+        self.strategy = strategy
+        L_1 = L[strategy.first]
+        self.L = [L[f] for f in strategy.rest]
+        self.IS, logdets = shrinkage(strategy.S, L_1)
+        self.K = symmetrize(L_1 @ L_1.T @ self.IS)
+        self.flat = strategy.reduced(self.K)
+        self._scale(transposed=True)
+        self.flat[strategy.layout.diagonal] += 1.0
+        self.factors = [
+            factorize_blocks(blocks) for _, blocks in strategy.layout.blocks(self.flat)
+        ]
+        self.logdet = float(logdets.sum() + sum(f.logdet for f in self.factors))
+
+    def project(self, b: PerFactor) -> tuple[PerFactor, PerFactor]:
+        strategy = self.strategy
+        b_1 = b[strategy.first]
+        Kb = (self.K @ b_1).reshape(-1, b_1.shape[-1])
+        c = strategy.stack(b) - strategy.N @ Kb
+        u = self._posterior_times(c)
+        Nu = (strategy.Nt @ u).reshape(b_1.shape)
+        rest = b_1 - Nu
+        F = strategy.in_user_order(self.IS @ rest, self._rest(c, u, Nu))
+        return F, strategy.in_user_order(self.K @ rest, strategy.split(u))
+
+    def block_sums(self) -> PerFactor:
+        """Return the sums of [Q]_gg; the module names the two forms used."""
+        strategy = self.strategy
+        sums = []
+        for k, inverse in enumerate(self._inverse.sums):
+            if self._psi_n(k) > INVERTIBLE:
+                levels = strategy.statistics.s[strategy.rest[k]].shape[0]
+                root = np.linalg.inv(self.L[k])
+                kept = levels * np.eye(len(root)) - inverse
+                sums.append(symmetrize(root.T @ kept @ root))
+            else:
+                sums.append(self._block_sum_by_columns(k))
+        Q = self.IS @ (strategy.S - self._NCN @ self.IS.swapaxes(1, 2))
+        return strategy.in_user_order(symmetrize(Q.sum(axis=0)), tuple(sums))
+
+    def posterior_blocks(self) -> PerFactor:
+        first = self.K + self.K @ self._NCN @ self.K
+        rest = tuple(
+            self._diagonal_blocks(k, self._inverse.C) for k in range(len(self.L))
+        )
+        return self.strategy.in_user_order(first, rest)
+
+    def forms(
+        self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
+    ) -> Forms:
+        return average_information(self, self.strategy.statistics, F, v, directions)
+
+    @cached_property
+    def _inverse(self) -> _Inverse:
+        """S^-1, made in the memory of S: the Cholesky factors are used up."""
+        for factor in self.factors:
+            factor.invert()
+        sums = [
+            self._diagonal_blocks(k, self.flat).sum(axis=0) for k in range(len(self.L))
+        ]
+        self.factors = []
+        self._scale(transposed=False)
+        return _Inverse(sums, self.flat)
+
+    @cached_property
+    def _NCN(self) -> FloatArray:
+        """N_g' C_R N_g (G, q, q) for every level g of the first factor."""
+        return self.strategy.outer.contract(self._inverse.C)
+
+    def _posterior_times(self, c: FloatArray) -> FloatArray:
+        """Return C_R c = L_R S^-1 L_R'c, by whichever of the two is at hand."""
+        x = c if not self.factors else self._times_L(c, transposed=True)
+        result = np.empty_like(x)
+        for b, (rows, blocks) in enumerate(self.strategy.layout.blocks(self.flat)):
+            if self.factors:
+                result[rows] = self.factors[b].solve(x[rows])
+            else:
+                result[rows] = symmetric_product(blocks, x[rows])
+        return self._times_L(result, transposed=False) if self.factors else result
+
+    def _rest(self, c: FloatArray, u: FloatArray, Nu: FloatArray) -> PerFactor:
+        """Return Z_R'V^-1 T from c = Z_R'V_1^-1 T and u = C_R c."""
+        strategy = self.strategy
+        KNu = (self.K @ Nu).reshape(-1, c.shape[1])
+        by_subtraction = strategy.split(c - strategy.C @ u + strategy.N @ KNu)
+        parts = []
+        for k, u_k in enumerate(strategy.split(u)):
+            if self._psi_n(k) > 1.0:
+                parts.append(np.linalg.inv(self.L[k] @ self.L[k].T) @ u_k)
+            else:
+                parts.append(by_subtraction[k])
+        return tuple(parts)
+
+    def _psi_n(self, k: int) -> float:
+        """Return the smallest eigenvalue of Psi_k times the largest Z_g'Z_g."""
+        smallest = float(np.linalg.svd(self.L[k], compute_uv=False)[-1])
+        return smallest**2 * self.strategy.most[k]
+
+    def _block_sum_by_columns(self, k: int) -> FloatArray:
+        """Return sum_h [Q]_hh of one factor as A - A C_R A, some levels at a time."""
+        strategy = self.strategy
+        place, s = strategy.places[k], strategy.statistics.s[strategy.rest[k]]
+        q = s.shape[1]
+        total = np.zeros((q, q))
+        at_once = q * max(1, COLUMNS_AT_ONCE // q)
+        for start in range(place.start, place.stop, at_once):
+            columns = slice(start, min(start + at_once, place.stop))
+            unit = np.zeros((strategy.layout.size, columns.stop - start))
+            unit[columns] = np.eye(columns.stop - start)
+            NK = self.K @ (strategy.Nt @ unit).reshape(len(self.K), len(self.K[0]), -1)
+            A = strategy.C @ unit - strategy.N @ NK.reshape(-1, unit.shape[1])
+            Q = A[columns] - A.T @ self._posterior_times(A)
+            blocks = Q.reshape(len(Q) // q, q, len(Q) // q, q)
+            total += np.einsum("gigj->ij", blocks)
+        return total
+
+    def _diagonal_blocks(self, k: int, flat: FloatArray) -> FloatArray:
+        """Return the (G, q, q) diagonal blocks of factor k from lower triangles."""
+        strategy = self.strategy
+        G, q, _ = strategy.statistics.s[strategy.rest[k]].shape
+        rows = (strategy.places[k].start + np.arange(G * q)).reshape(G, q)
+        blocks = np.empty((G, q, q))
+        for i in range(q):
+            for j in range(i + 1):
+                entries = flat[strategy.layout.index(rows[:, i], rows[:, j])]
+                blocks[:, i, j] = blocks[:, j, i] = entries
+        return blocks
+
+    def _times_L(self, x: FloatArray, transposed: bool) -> FloatArray:
+        """Return L_R x or L_R'x for rows x (q_R, k)."""
+        maps = [L_k.T if transposed else L_k for L_k in self.L]
+        parts = zip(maps, self.strategy.split(x), strict=True)
+        return np.concatenate([(m @ x_k).reshape(-1, x.shape[1]) for m, x_k in parts])
+
+    def _scale(self, transposed: bool) -> None:
+        """Put L_R'X L_R (transposed) or L_R X L_R' in place of X, kept in `flat`.
+
+        X is symmetric, given by its lower triangles.
+        """
+        layout = self.strategy.layout
+        if all(len(L_k) == 1 for L_k in self.L):
+            scale = self._times_L(np.ones((layout.size, 1)), transposed)[:, 0]
+            for rows, blocks in layout.blocks(self.flat):
+                blocks *= scale[rows][:, :, None]
+                blocks *= scale[rows][:, None, :]
+            return
+        maps = [L_k.T if transposed else L_k for L_k in self.L]
+        counts = [self.strategy.statistics.s[f].shape[0] for f in self.strategy.rest]
+        wide = sparse.block_diag(
+            [
+                sparse.kron(sparse.eye_array(G), m)
+                for G, m in zip(counts, maps, strict=True)
+            ],
+            format="csr",
+        )
+        for rows, blocks in layout.blocks(self.flat):
+            mirror(blocks)
+            # Levels stay together within a block, so the map does too.
+            part = wide[rows.ravel()][:, rows.ravel()]
+            half = (part @ blocks.reshape(rows.size, -1)).reshape(blocks.shape)
+            half = np.ascontiguousarray(half.swapaxes(1, 2)).reshape(rows.size, -1)
+            blocks[...] = (part @ half).reshape(blocks.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inverse:
+    """sums : sum_h [S^-1]_hh of every factor in R; C : C_R, flat lower triangles."""
+
+    sums: list[FloatArray]
+    C: FloatArray

@@ -1,0 +1,178 @@
+"""Nested factors: pupils in classes in schools, any depth, any coefficients.
+
+The levels form a forest; factor 0 of the chain holds the leaves, the last one
+the roots.  Leaves are eliminated first, so that nothing fills in:
+
+up, for a level g with A_gg, A_gh (h its ancestors) and b_g as they then stand,
+    IS_g = (I + A_gg Psi)^-1,  K_g = Psi IS_g,  log|V| -= log|IS_g|,
+    A_hh' -= A_gh' K_g A_gh',  b_h -= A_gh' K_g b_g  for all ancestors h, h';
+down, with U the solution and C the relative posterior covariance of ancestors,
+    J_g = IS_g A_g,anc,  W_g = IS_g (b_g - A_g,anc U_anc) = Z_g'V^-1 T,
+    U_g = Psi W_g,  [Q]_gg = IS_g A_gg - J_g C_anc J_g',
+    C_gg = K_g + K_g A_g,anc C_anc A_g,anc' K_g,  C_g,anc = -K_g A_g,anc C_anc.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.factor import Direction, Forms, PerFactor, average_information
+from sklearn_lmm._engine.linalg import shrinkage, symmetrize
+
+FloatArray = NDArray[np.float64]
+
+
+def nesting_order(statistics: CrossProducts) -> list[int] | None:
+    """Return the factors from leaves to roots; None if they are not nested.
+
+    A factor is nested in another if each of its levels meets exactly one level
+    of the other, that is one stored block in each row of Z_f'Z_h.
+    """
+    order = sorted(range(len(statistics.s)), key=lambda f: -len(statistics.s[f]))
+    for f, h in zip(order[:-1], order[1:], strict=True):
+        n = _block_rows(statistics, f, h)
+        q_f, q_h = statistics.s[f].shape[1], statistics.s[h].shape[1]
+        if n.nnz != n.shape[0] * q_h or len(statistics.s[f]) * q_f != n.shape[0]:
+            return None
+    return order
+
+
+def _block_rows(statistics: CrossProducts, f: int, h: int) -> sparse.csr_array:
+    """Return Z_f'Z_h by rows, for f and h in either order."""
+    return statistics.n[f, h] if f < h else statistics.n[h, f].T.tocsr()
+
+
+class NestedStrategy:
+    """Elimination up the tree and substitution down, level by level."""
+
+    name = "nested"
+
+    def __init__(self, statistics: CrossProducts, order: list[int]) -> None:
+        self.statistics = statistics
+        self.order = order
+        self.S = [statistics.s[f] for f in order]
+        depth = len(order)
+        self.parent: dict[tuple[int, int], NDArray[np.integer]] = {}
+        self.A: dict[tuple[int, int], FloatArray] = {}
+        self.up: dict[tuple[int, int], sparse.csr_array] = {}
+        for k in range(depth):
+            for h in range(k + 1, depth):
+                self._connect(k, h)
+
+    def factorize(self, L: PerFactor) -> NestedFactored:
+        return NestedFactored(self, [L[f] for f in self.order])
+
+    def ancestors(self, k: int) -> range:
+        return range(k + 1, len(self.order))
+
+    def sum_children(self, k: int, h: int, x: FloatArray) -> FloatArray:
+        """Return, for every level of h, the sum of x (G_k, ...) below it."""
+        summed = self.up[k, h] @ x.reshape(len(x), -1)
+        return summed.reshape(-1, *x.shape[1:])
+
+    def _connect(self, k: int, h: int) -> None:
+        """Record every level's ancestor in h, and its block of Z_k'Z_h."""
+        n = _block_rows(self.statistics, self.order[k], self.order[h])
+        (G_k, q_k, _), (G_h, q_h, _) = self.S[k].shape, self.S[h].shape
+        parent = n.indices.reshape(G_k, q_k, q_h)[:, 0, 0] // q_h
+        self.A[k, h] = n.data.reshape(G_k, q_k, q_h)
+        self.parent[k, h] = parent
+        entries = (np.ones(G_k), (parent, np.arange(G_k)))
+        self.up[k, h] = sparse.csr_array(entries, (G_h, G_k))
+
+
+class NestedFactored:
+    """V at one theta; lists run along the chain, leaves first."""
+
+    def __init__(self, strategy: NestedStrategy, L: list[FloatArray]) -> None:
+        self.strategy = strategy
+        self.Psi = [L_k @ L_k.T for L_k in L]
+        self.diagonal = list(strategy.S)
+        self.A = dict(strategy.A)
+        self.IS: list[FloatArray] = []
+        self.K: list[FloatArray] = []
+        self.logdet = 0.0
+        for k, L_k in enumerate(L):
+            IS, logdets = shrinkage(self.diagonal[k], L_k)
+            self.IS.append(IS)
+            self.K.append(symmetrize(self.Psi[k] @ IS))
+            self.logdet += float(logdets.sum())
+            self._eliminate(k)
+
+    def _eliminate(self, k: int) -> None:
+        strategy = self.strategy
+        for h in strategy.ancestors(k):
+            KA = self.K[k] @ self.A[k, h]
+            for h2 in range(k + 1, h + 1):
+                update = self.A[k, h2].swapaxes(1, 2) @ KA
+                if h2 == h:
+                    self.diagonal[h] = self.diagonal[h] - strategy.sum_children(
+                        k, h, update
+                    )
+                else:
+                    self.A[h2, h] = self.A[h2, h] - strategy.sum_children(k, h2, update)
+
+    def project(self, b: PerFactor) -> tuple[PerFactor, PerFactor]:
+        strategy = self.strategy
+        rest = [b[f] for f in strategy.order]
+        for k in range(len(rest)):
+            Kb = self.K[k] @ rest[k]
+            for h in strategy.ancestors(k):
+                update = self.A[k, h].swapaxes(1, 2) @ Kb
+                rest[h] = rest[h] - strategy.sum_children(k, h, update)
+        U: dict[int, FloatArray] = {}
+        W: dict[int, FloatArray] = {}
+        for k in reversed(range(len(rest))):
+            b_k = rest[k]
+            for h in strategy.ancestors(k):
+                b_k = b_k - self.A[k, h] @ U[h][strategy.parent[k, h]]
+            W[k] = self.IS[k] @ b_k
+            U[k] = self.Psi[k] @ W[k]
+        return self._in_user_order(W), self._in_user_order(U)
+
+    def block_sums(self) -> PerFactor:
+        Q, _ = self._down()
+        return tuple(blocks.sum(axis=0) for blocks in Q)
+
+    def posterior_blocks(self) -> PerFactor:
+        return self._down()[1]
+
+    def forms(
+        self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
+    ) -> Forms:
+        return average_information(self, self.strategy.statistics, F, v, directions)
+
+    def _down(self) -> tuple[PerFactor, PerFactor]:
+        """Return the diagonal blocks of Q and of the posterior covariance C."""
+        strategy = self.strategy
+        Q: dict[int, FloatArray] = {}
+        C: dict[int, FloatArray] = {}
+        joint = np.zeros((len(strategy.S[-1]), 0, 0))
+        for k in reversed(range(len(strategy.S))):
+            q = strategy.S[k].shape[1]
+            above = strategy.ancestors(k)
+            A = np.concatenate(
+                [self.A[k, h] for h in above]
+                or [np.zeros((*strategy.S[k].shape[:2], 0))],
+                axis=2,
+            )
+            C_anc = joint[strategy.parent[k, k + 1]] if above else joint
+            J = self.IS[k] @ A
+            Q[k] = symmetrize(
+                self.IS[k] @ self.diagonal[k] - J @ C_anc @ J.swapaxes(1, 2)
+            )
+            KAC = self.K[k] @ A @ C_anc
+            C[k] = self.K[k] + KAC @ A.swapaxes(1, 2) @ self.K[k]
+            joint = np.empty((len(A), q + A.shape[2], q + A.shape[2]))
+            joint[:, :q, :q] = C[k]
+            joint[:, :q, q:] = -KAC
+            joint[:, q:, :q] = -KAC.swapaxes(1, 2)
+            joint[:, q:, q:] = C_anc
+        return self._in_user_order(Q), self._in_user_order(C)
+
+    def _in_user_order(self, along_chain: dict[int, FloatArray]) -> PerFactor:
+        position = {f: k for k, f in enumerate(self.strategy.order)}
+        return tuple(along_chain[position[f]] for f in range(len(position)))

@@ -1,0 +1,147 @@
+"""One grouping factor: V is block-diagonal, and so is everything else.
+
+Per level g, with S_g = Z_g'Z_g, B_g = Z_g'T and IS_g = (I + S_g Psi)^-1:
+
+    log|V| = -sum_g log|IS_g|     Z_g'V^-1 T = IS_g B_g     [Q]_gg = IS_g S_g
+
+None of them subtracts, so that none loses digits when Psi is large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.factor import Direction, Forms, PerFactor
+from sklearn_lmm._engine.linalg import level_gram, shrinkage, symmetrize
+
+FloatArray = NDArray[np.float64]
+
+SAME = 1e-12
+"""Levels whose Z_g'Z_g agree to this, relative to the largest, are alike."""
+
+
+class SingleStrategy:
+    """Batched q x q blocks."""
+
+    name = "single"
+
+    def __init__(self, statistics: CrossProducts) -> None:
+        (self.S,) = statistics.s
+        ones = np.ones(len(self.S))
+        counts = statistics.multiplicity
+        self.counts = ones if counts is None else counts
+
+    def factorize(self, L: PerFactor) -> SingleFactored:
+        return SingleFactored(self, L[0])
+
+
+class SingleFactored:
+    """V at one theta."""
+
+    def __init__(self, strategy: SingleStrategy, L: FloatArray) -> None:
+        self.S, self.counts = strategy.S, strategy.counts
+        self.Psi = L @ L.T
+        self.IS, logdets = shrinkage(self.S, L)
+        self.logdet = float(self.counts @ logdets)
+
+    def project(self, b: PerFactor) -> tuple[PerFactor, PerFactor]:
+        F = self.IS @ b[0]
+        return (F,), (self.Psi @ F,)
+
+    def block_sums(self) -> PerFactor:
+        return (np.tensordot(self.counts, self._Q(), 1),)
+
+    def posterior_blocks(self) -> PerFactor:
+        return (symmetrize(self.Psi @ self.IS),)
+
+    def forms(
+        self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
+    ) -> Forms:
+        """Return the forms, exact traces included, through sums over levels.
+
+        Every form is linear in sum_g x_g (x) y_g for two of Q_g, F_g, v_g: the
+        sums cost one matrix product each, whatever the number of directions.
+        """
+        A = np.array([direction.A for direction in directions])
+        m, q = len(A), len(self.Psi)
+        v_, F_, Q = v[0], F[0], self._Q()
+        vv = v_[:, :, None] * v_[:, None, :]
+        FF = F_ @ F_.swapaxes(1, 2)
+        Fv = np.tensordot(F_, v_, (0, 0))
+        traces = _sandwich(A, level_gram(Q * self.counts[:, None, None], Q))
+        if reml:
+            FAF = np.einsum("ipjr,mij->mpr", np.tensordot(F_, F_, (0, 0)), A)
+            flat = FAF.reshape(m, F_.shape[2] ** 2)
+            traces += flat @ flat.T - 2.0 * _sandwich(A, level_gram(Q, FF))
+        return Forms(
+            vAv=A.reshape(m, q * q) @ vv.sum(axis=0).ravel(),
+            FAv=np.einsum("ipj,mij->mp", Fv, A),
+            vAQAv=_sandwich(A, level_gram(Q, vv)),
+            traces=traces,
+        )
+
+    def _Q(self) -> FloatArray:
+        return symmetrize(self.IS @ self.S)
+
+
+def _sandwich(A: FloatArray, XY: FloatArray) -> FloatArray:
+    """Return sum_g tr(A_m X_g A_l Y_g) (m, m), symmetrised, from `level_gram`."""
+    half = np.einsum("mij,jkli->mkl", A, XY)
+    return symmetrize(np.einsum("mkl,nkl->mn", half, A))
+
+
+def pool_levels(statistics: CrossProducts) -> CrossProducts:
+    """Pool the levels with the same S_g, without changing the criterion.
+
+    What a fit needs of B_g (q, p + 1) is, for every distinct S, the sum of
+    vec(B_g) vec(B_g)' over its levels: c levels with c > q (p + 1) give the
+    same sums as the q (p + 1) rows of the R in a QR decomposition of their
+    stacked B_g.  `multiplicity` keeps the c levels in log|V| and in the traces.
+    With a random intercept and no weights S_g is the size of the group, and
+    a million groups become some thousand rows.
+    """
+    (S,), (B,) = statistics.s, statistics.b
+    G, q, width = B.shape
+    size = q * width
+    pattern, counts = _patterns(S)
+    if counts.max() <= size or np.minimum(counts, size).sum() > 0.7 * G:
+        return statistics
+    order = np.argsort(pattern, kind="stable")
+    ends = np.cumsum(counts)
+    new_S, new_B, multiplicity = [], [], []
+    for end, count in zip(ends, counts, strict=True):
+        members = order[end - count : end]
+        stacked = B[members].reshape(count, size)
+        if count > size:
+            stacked = np.linalg.qr(stacked, mode="r")
+        new_B.append(stacked)
+        new_S.append(np.broadcast_to(S[members[0]], (len(stacked), q, q)))
+        multiplicity.append(np.full(len(stacked), count / len(stacked)))
+    return replace(
+        statistics,
+        s=(np.concatenate(new_S),),
+        b=(np.concatenate(new_B).reshape(-1, q, width),),
+        multiplicity=np.concatenate(multiplicity),
+    )
+
+
+def _patterns(S: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Number the distinct S_g: the number of every level's S, and its frequency."""
+    upper = S[:, *np.triu_indices(S.shape[1])]
+    scale = np.abs(upper).max(axis=0)
+    keys = np.round(upper / (SAME * np.where(scale > 0, scale, 1.0)))
+    # Sorting numbers is far faster than sorting rows, so the rows are mixed into
+    # one number each; should different rows ever share it, the rows are sorted.
+    mix = keys @ np.cos(1.0 + np.arange(keys.shape[1]))
+    _, first, pattern, counts = np.unique(
+        mix, return_index=True, return_inverse=True, return_counts=True
+    )
+    if not np.array_equal(keys, keys[first[pattern]]):
+        _, pattern, counts = np.unique(
+            keys, axis=0, return_inverse=True, return_counts=True
+        )
+    return pattern.ravel(), counts

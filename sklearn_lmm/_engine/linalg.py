@@ -1,0 +1,96 @@
+"""Small dense linear algebra, batched over the levels of a grouping factor."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def shrinkage(S: FloatArray, L: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (I + S_g Psi)^-1 and log|I + S_g Psi| for every level g, Psi = L L'.
+
+    Parameters
+    ----------
+    S : (G, q, q), symmetric positive semi-definite
+    L : (q, q)
+
+    Returns
+    -------
+    inverse : (G, q, q), not symmetric
+    logdet : (G,)
+
+    Notes
+    -----
+    Closed forms for q <= 2, where calls of LAPACK on tiny matrices would cost
+    far more than the arithmetic.  None of them divides by Psi, so that a
+    singular Psi is as good as any.
+    """
+    q = len(L)
+    if q == 1:
+        excess = S[:, 0, 0] * L[0, 0] ** 2
+        return (1.0 / (1.0 + excess))[:, None, None], np.log1p(excess)
+    Psi = L @ L.T
+    if q == 2:
+        return _shrinkage_2(S, Psi, (L[0, 0] * L[1, 1] - L[0, 1] * L[1, 0]) ** 2)
+    M = S @ Psi
+    M[:, np.arange(q), np.arange(q)] += 1.0
+    return np.linalg.inv(M), np.linalg.slogdet(M)[1]
+
+
+def _shrinkage_2(
+    S: FloatArray, Psi: FloatArray, det_Psi: float
+) -> tuple[FloatArray, FloatArray]:
+    """Write `shrinkage` out for q = 2: det(I + A) = 1 + tr A + det A."""
+    SPsi = S @ Psi
+    det_S = np.maximum(S[:, 0, 0] * S[:, 1, 1] - S[:, 0, 1] ** 2, 0.0)
+    excess = SPsi[:, 0, 0] + SPsi[:, 1, 1] + det_S * det_Psi
+    inverse = np.empty_like(SPsi)
+    inverse[:, 0, 0] = 1.0 + SPsi[:, 1, 1]
+    inverse[:, 1, 1] = 1.0 + SPsi[:, 0, 0]
+    inverse[:, 0, 1] = -SPsi[:, 0, 1]
+    inverse[:, 1, 0] = -SPsi[:, 1, 0]
+    inverse /= (1.0 + excess)[:, None, None]
+    return inverse, np.log1p(excess)
+
+
+def symmetrize(A: FloatArray) -> FloatArray:
+    """Return (A + A') / 2 over the last two axes."""
+    return 0.5 * (A + np.swapaxes(A, -1, -2))
+
+
+def row_gram(A: FloatArray) -> FloatArray:
+    """Return sum_g A_g A_g' (q, q) of a stack A (G, q, k)."""
+    G, q, k = A.shape
+    if q == 1:
+        return np.array([[np.vdot(A, A)]])
+    flat = np.ascontiguousarray(A.transpose(1, 0, 2)).reshape(q, G * k)
+    return flat @ flat.T
+
+
+def level_gram(X: FloatArray, Y: FloatArray) -> FloatArray:
+    """Return sum_g X_g (x) Y_g (q, q, q, q), indices of X first."""
+    G, q, _ = X.shape
+    gram = X.reshape(G, q * q).T @ Y.reshape(G, q * q)
+    return gram.reshape(q, q, q, q)
+
+
+def independent_columns(gram: FloatArray, tol: float) -> NDArray[np.bool_]:
+    """Return which columns of X are kept when taken in order, from gram = X'X.
+
+    A column is dropped if the norm of its residual on the columns kept so far
+    is below `tol` times its own norm: deterministic, and what R's `lm` and
+    lme4 do.  Elimination works on the columns scaled to norm 1; rounding in
+    X'X limits what it can tell to residuals of about 1e-7.
+    """
+    p = len(gram)
+    norms = np.sqrt(np.diag(gram))
+    scale = np.where(norms > 0, norms, 1.0)
+    rest = gram / np.outer(scale, scale)
+    kept = np.zeros(p, dtype=bool)
+    for j in range(p):
+        kept[j] = rest[j, j] > tol**2
+        if kept[j]:
+            rest = rest - np.outer(rest[:, j], rest[j]) / rest[j, j]
+    return kept
