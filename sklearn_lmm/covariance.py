@@ -21,9 +21,9 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from sklearn_lmm._types import FloatArray
+
 Standardization = Literal["affine", "scale", "common"]
 
 
@@ -82,7 +82,7 @@ class LinearCovariance(Covariance):
         """Return E_1 .. E_m, shape (m, q, q)."""
 
     def n_parameters(self, q: int) -> int:
-        return _basis(self, q).shape[0]
+        return len(_basis(self, q))
 
     def factor(self, theta: FloatArray, q: int) -> FloatArray:
         basis = _basis(self, q)
@@ -124,7 +124,7 @@ class Unstructured(LinearCovariance):
         columns, rows = np.triu_indices(len(coefficients))
         return [
             coefficients[i] if i == j else f"{coefficients[i]}.{coefficients[j]}"
-            for i, j in zip(rows, columns, strict=True)
+            for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
         ]
 
     def standardization(self, intercept: bool) -> Standardization:
@@ -141,7 +141,7 @@ class Diagonal(LinearCovariance):
         return basis
 
     def parameters(self, root: FloatArray) -> FloatArray:
-        return np.sqrt(np.sum(root**2, axis=1))
+        return np.asarray(np.linalg.norm(root, axis=1))
 
     def names(self, coefficients: Sequence[str]) -> list[str]:
         return list(coefficients)
@@ -184,12 +184,11 @@ class CompoundSymmetry(LinearCovariance):
 
     def parameters(self, root: FloatArray) -> FloatArray:
         q = len(root)
-        along_mean = np.sum(root, axis=0) / np.sqrt(q)
-        beta2 = np.sum(along_mean**2)
+        mean = root.mean(axis=0)
+        beta = np.sqrt(q) * np.linalg.norm(mean)
         if q == 1:
-            return np.array([np.sqrt(beta2)])
-        centred = root - root.mean(axis=0)
-        return np.sqrt(np.array([np.sum(centred**2) / (q - 1), beta2]))
+            return np.array([beta])
+        return np.array([np.linalg.norm(root - mean) / np.sqrt(q - 1), beta])
 
     def names(self, coefficients: Sequence[str]) -> list[str]:
         return ["contrasts", "mean"] if len(coefficients) > 1 else ["mean"]

@@ -25,8 +25,6 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import linalg
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Term
@@ -36,9 +34,9 @@ from sklearn_lmm._engine.factor import (
     Strategy,
     level_product,
 )
-from sklearn_lmm._engine.linalg import row_gram
-
-FloatArray = NDArray[np.float64]
+from sklearn_lmm._engine.linalg import consecutive, inverse_lower, row_gram
+from sklearn_lmm._engine.start import moment_variances
+from sklearn_lmm._types import FloatArray
 
 
 class Criterion:
@@ -66,19 +64,21 @@ class Criterion:
         if not frequency:
             self.units -= statistics.sum_log_weights
         sizes = [term.structure.n_parameters(term.q) for term in statistics.terms]
-        ends = np.cumsum([0, *sizes])
-        self.parameters = [
-            slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)
-        ]
+        self.parameters = consecutive(sizes)
 
     @property
     def n_parameters(self) -> int:
         return self.parameters[-1].stop if self.parameters else 0
 
     def start(self) -> FloatArray:
-        """Return theta of Psi = I."""
-        starts = [term.structure.start(term.q) for term in self.statistics.terms]
-        return np.concatenate(starts) if starts else np.zeros(0)
+        """Return theta of independent coefficients with variances from moments."""
+        theta = np.zeros(self.n_parameters)
+        if len(theta):
+            variances = moment_variances(self.statistics)
+            for term, place, part in self.terms():
+                root = np.diag(np.sqrt(variances[term.factor][place]))
+                theta[part] = term.structure.parameters(root)
+        return theta
 
     def factors(self, theta: FloatArray) -> PerFactor:
         """Return L_f (q_f, q_f) of every factor, block-diagonal over its terms."""
@@ -107,7 +107,9 @@ class Point:
 
     state : V
     ZVT, U : Z'V^-1 T and Psi Z'V^-1 T for T = [X y]
-    beta : (p,) fixed effects, and R_X (p, p) with R_X'R_X = H, standardised
+    beta : (p,) fixed effects, standardised
+    inverse_R_X : (p, p), upper triangular, with H^-1 = R_X^-1 R_X^-T
+    logdet_H : log|H|
     r2 : weighted residual sum of squares plus |u|^2
     deviance : the criterion
     """
@@ -122,8 +124,10 @@ class Point:
         for b, U in zip(statistics.b, self.U, strict=True):
             gram -= level_product(b, U)
         gram = 0.5 * (gram + gram.T)
-        self.R_X = linalg.cholesky(gram[:-1, :-1])
-        self.beta = linalg.cho_solve((self.R_X, False), gram[:-1, -1])
+        root = np.asarray(np.linalg.cholesky(gram[:-1, :-1]), float)
+        self.logdet_H = 2.0 * float(np.log(np.diag(root)).sum())
+        self.inverse_R_X = inverse_lower(root).T
+        self.beta = self.inverse_R_X @ (self.inverse_R_X.T @ gram[:-1, -1])
         residual = np.append(-self.beta, 1.0)
         self.r2 = max(float(residual @ gram @ residual), np.finfo(float).tiny)
         self.residual = residual
@@ -138,7 +142,7 @@ class Point:
         N = self.criterion.N
         value = self.state.logdet + N * (1.0 + np.log(2.0 * np.pi * self.r2 / N))
         if self.criterion.reml:
-            value += 2.0 * np.log(np.diag(self.R_X)).sum()
+            value += self.logdet_H
         return float(value + self.criterion.units)
 
     @cached_property
@@ -151,11 +155,6 @@ class Point:
     def F(self) -> PerFactor:
         """Z'V^-1 X R_X^-1: (G, q, p) of every factor."""
         return tuple(zvt[:, :, :-1] @ self.inverse_R_X for zvt in self.ZVT)
-
-    @cached_property
-    def inverse_R_X(self) -> FloatArray:
-        """R_X^-1 (p, p)."""
-        return linalg.solve_triangular(self.R_X, np.eye(len(self.beta)))
 
     @cached_property
     def D(self) -> PerFactor:
@@ -176,6 +175,10 @@ class Point:
             gradient[part] = 2.0 * np.tensordot(dL, (D @ L)[place, place], 2)
         return gradient
 
+    @property
+    def gradient_norm(self) -> float:
+        return float(np.linalg.norm(self.gradient))
+
     @cached_property
     def hessian(self) -> FloatArray:
         """d2 deviance / d theta d theta', or average information for its h."""
@@ -186,6 +189,19 @@ class Point:
         traces = vAPAv if forms.traces is None else forms.traces
         h = 2.0 * vAPAv - np.outer(forms.vAv, forms.vAv) / self.criterion.N - traces
         return h + self._structure_curvature()
+
+    @cached_property
+    def newton_step(self) -> FloatArray:
+        """-|H|^-1 g, the eigenvalues of H made positive and bounded below."""
+        w, U = np.linalg.eigh(self.hessian)
+        w = np.abs(w)
+        floor = max(1e-8 * w.max(initial=0.0), np.finfo(float).tiny)
+        return np.asarray(-U @ ((U.T @ self.gradient) / np.maximum(w, floor)))
+
+    @property
+    def decrement(self) -> float:
+        """g'|H|^-1 g, twice the decrease of the criterion a Newton step expects."""
+        return float(-self.gradient @ self.newton_step)
 
     def _directions(self) -> list[Direction]:
         """Return A_m = dL_m L' + L dL_m' for every parameter."""

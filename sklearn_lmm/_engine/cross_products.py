@@ -20,7 +20,6 @@ from functools import cached_property
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from sklearn_lmm._engine.design import (
@@ -32,8 +31,7 @@ from sklearn_lmm._engine.design import (
     deviation,
     standardize_block,
 )
-
-FloatArray = NDArray[np.float64]
+from sklearn_lmm._types import AnyArray, BoolArray, FloatArray, IntArray
 
 ROWS_AT_ONCE = 1 << 15
 """Rows of T made at a time: small enough for the processor's cache."""
@@ -56,7 +54,7 @@ class CrossProducts:
     columns: Standardization
     blocks: tuple[Standardization, ...]
     terms: tuple[Term, ...]
-    levels: tuple[NDArray, ...]
+    levels: tuple[AnyArray, ...]
     intercept: bool
     n_rows: int
     sum_weights: float
@@ -101,7 +99,7 @@ class CrossProducts:
             products[h] += (n.T @ _flat(w[f])).reshape(products[h].shape)
         return tuple(products)
 
-    def select(self, kept: NDArray[np.bool_]) -> CrossProducts:
+    def select(self, kept: BoolArray) -> CrossProducts:
         """Return the cross-products without the fixed-effect columns not kept."""
         if kept.all():
             return self
@@ -271,7 +269,8 @@ def _add_group_sums(
     for i, z_i in enumerate(z):
         wz = _product(z_i, weights)
         data = np.ones(m) if wz is None else wz
-        b[:, i] += sparse.csc_array((data, codes, indptr), (len(s), m)) @ T
+        by_level = sparse.csc_array((data, codes, indptr), (len(s), m))
+        b[:, i] += np.asarray(by_level @ T)
         for j in range(i + 1):
             s[:, i, j] += np.bincount(codes, _product(wz, z[j]), len(s))
             s[:, j, i] = s[:, i, j]
@@ -312,7 +311,7 @@ def _between_factors(
     return products
 
 
-def _positions(factor: Factor, q: int, i: int) -> NDArray[np.integer]:
+def _positions(factor: Factor, q: int, i: int) -> IntArray:
     """Return every row's position of coefficient i in the level-major order."""
     if q == 1:
         return factor.codes
@@ -370,7 +369,7 @@ def _in_units_of(reference: CrossProducts, other: CrossProducts) -> CrossProduct
 
 
 def _spread(
-    statistics: CrossProducts, index: list[NDArray[np.intp]], sizes: list[int]
+    statistics: CrossProducts, index: list[IntArray], sizes: list[int]
 ) -> CrossProducts:
     """Place every level's statistics at its position among more levels."""
     s, b = [], []
@@ -397,9 +396,7 @@ def _flat(w: FloatArray) -> FloatArray:
     return w.reshape(-1, w.shape[-1])
 
 
-def merge_levels(
-    a: NDArray, b: NDArray
-) -> tuple[NDArray, NDArray[np.intp], NDArray[np.intp]]:
+def merge_levels(a: AnyArray, b: AnyArray) -> tuple[AnyArray, IntArray, IntArray]:
     """Return the union of two sets of labels and the positions of a and b in it.
 
     Sorted if the labels can be sorted; else those of a, then the new ones of b

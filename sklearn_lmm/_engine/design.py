@@ -8,12 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 from sklearn_lmm.covariance import Covariance
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.integer]
 
 CONSTANT = 1e-10
 """A column whose deviation is below this part of its mean counts as constant."""
@@ -28,7 +25,7 @@ class Factor:
     """
 
     codes: IntArray
-    levels: NDArray
+    levels: AnyArray
 
     @property
     def n_levels(self) -> int:
@@ -112,7 +109,7 @@ class Standardization:
         shift = (other.center - self.center) / self.scale
         return self._shifted(shift, other.scale / self.scale)
 
-    def select(self, columns: NDArray) -> Standardization:
+    def select(self, columns: AnyArray) -> Standardization:
         """Return the standardisation of some of the columns."""
         return Standardization(self.center[columns], self.scale[columns])
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._types import FloatArray
 
-FloatArray = NDArray[np.float64]
 PerFactor = tuple[FloatArray, ...]
 
 
@@ -103,12 +102,19 @@ def average_information(
     for m, direction in enumerate(directions):
         Av[direction.factor][:, :, m] = v[direction.factor] @ direction.A
     QAv, _ = state.project(statistics.ztz(Av))
+    v_columns = tuple(v_f[:, :, None] for v_f in v)
     return Forms(
-        vAv=sum(np.einsum("gim,gi->m", a, v_f) for a, v_f in zip(Av, v, strict=True)),
-        FAv=sum(level_product(a, F_f) for a, F_f in zip(Av, F, strict=True)),
-        vAQAv=sum(level_product(a, Qa) for a, Qa in zip(Av, QAv, strict=True)),
+        vAv=_total(Av, v_columns)[:, 0],
+        FAv=_total(Av, F),
+        vAQAv=_total(Av, QAv),
         traces=None,
     )
+
+
+def _total(a: PerFactor, b: PerFactor) -> FloatArray:
+    """Return the sum of `level_product` over all factors."""
+    products = [level_product(a_f, b_f) for a_f, b_f in zip(a, b, strict=True)]
+    return np.asarray(np.sum(products, axis=0))
 
 
 def level_product(a: FloatArray, b: FloatArray) -> FloatArray:

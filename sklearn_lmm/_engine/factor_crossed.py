@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import Direction, Forms, PerFactor, average_information
-from sklearn_lmm._engine.linalg import shrinkage, symmetrize
+from sklearn_lmm._engine.linalg import consecutive, shrinkage, symmetrize
 from sklearn_lmm._engine.schur import (
     BlockLayout,
     OuterSums,
@@ -35,9 +34,7 @@ from sklearn_lmm._engine.schur import (
     mirror,
     symmetric_product,
 )
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.integer]
+from sklearn_lmm._types import FloatArray
 
 INVERTIBLE = 1e-6
 """Smallest eigenvalue of Psi n_g from which [Q]_RR is taken from S^-1."""
@@ -57,8 +54,7 @@ class CrossedStrategy:
         self.first = int(np.argmax(sizes))
         self.rest = [f for f in range(len(sizes)) if f != self.first]
         self.S = statistics.s[self.first]
-        ends = np.cumsum([0] + [sizes[f] for f in self.rest])
-        self.places = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.places = consecutive(sizes[f] for f in self.rest)
         N, self.C = self._stacked()
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
         self.layout = _layout(N, self.C)
@@ -118,8 +114,10 @@ def _layout(N: sparse.csc_array, C: sparse.csr_array) -> BlockLayout:
         [[C, N], [None, sparse.csr_array((columns, columns))]], format="csr"
     )
     # Stored zeros connect levels too: the graph is that of the pattern.
-    graph.data = np.ones_like(graph.data)
-    labels = connected_components(graph, directed=False)[1][:q_R]
+    pattern = sparse.csr_array(
+        (np.ones(graph.nnz), graph.indices, graph.indptr), graph.shape
+    )
+    labels = connected_components(pattern, directed=False)[1][:q_R]
     return BlockLayout.of_components(np.unique(labels, return_inverse=True)[1])
 
 
@@ -298,9 +296,10 @@ class CrossedFactored:
             mirror(blocks)
             # Levels stay together within a block, so the map does too.
             part = wide[rows.ravel()][:, rows.ravel()]
-            half = (part @ blocks.reshape(rows.size, -1)).reshape(blocks.shape)
-            half = np.ascontiguousarray(half.swapaxes(1, 2)).reshape(rows.size, -1)
-            blocks[...] = (part @ half).reshape(blocks.shape)
+            half = np.asarray(part @ blocks.reshape(rows.size, -1))
+            half = half.reshape(blocks.shape).swapaxes(1, 2)
+            half = np.ascontiguousarray(half).reshape(rows.size, -1)
+            blocks[...] = np.asarray(part @ half).reshape(blocks.shape)
 
 
 @dataclass(frozen=True, eq=False)

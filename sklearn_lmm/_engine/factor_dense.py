@@ -7,13 +7,12 @@ in one matrix.  Every other strategy must give the same numbers.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import Direction, Forms, PerFactor
-
-FloatArray = NDArray[np.float64]
+from sklearn_lmm._engine.linalg import consecutive
+from sklearn_lmm._types import FloatArray
 
 
 class DenseStrategy:
@@ -23,9 +22,9 @@ class DenseStrategy:
 
     def __init__(self, statistics: CrossProducts) -> None:
         self.shapes = [s.shape[:2] for s in statistics.s]
-        ends = np.cumsum([0] + [G * q for G, q in self.shapes])
-        self.places = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-        self.ZtZ = np.zeros((ends[-1], ends[-1]))
+        self.places = consecutive(G * q for G, q in self.shapes)
+        size = self.places[-1].stop
+        self.ZtZ = np.zeros((size, size))
         for place, s in zip(self.places, statistics.s, strict=True):
             self.ZtZ[place, place] = linalg.block_diag(*s)
         for (f, h), n in statistics.n.items():
@@ -102,4 +101,4 @@ class DenseFactored:
         place = self.strategy.places[direction.factor]
         levels = self.strategy.shapes[direction.factor][0]
         wide[place, place] = np.kron(np.eye(levels), direction.A)
-        return wide
+        return np.asarray(wide)

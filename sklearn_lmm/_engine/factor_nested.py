@@ -14,15 +14,15 @@ down, with U the solution and C the relative posterior covariance of ancestors,
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import Direction, Forms, PerFactor, average_information
 from sklearn_lmm._engine.linalg import shrinkage, symmetrize
-
-FloatArray = NDArray[np.float64]
+from sklearn_lmm._types import FloatArray, IntArray
 
 
 def nesting_order(statistics: CrossProducts) -> list[int] | None:
@@ -32,7 +32,7 @@ def nesting_order(statistics: CrossProducts) -> list[int] | None:
     of the other, that is one stored block in each row of Z_f'Z_h.
     """
     order = sorted(range(len(statistics.s)), key=lambda f: -len(statistics.s[f]))
-    for f, h in zip(order[:-1], order[1:], strict=True):
+    for f, h in pairwise(order):
         n = _block_rows(statistics, f, h)
         q_f, q_h = statistics.s[f].shape[1], statistics.s[h].shape[1]
         if n.nnz != n.shape[0] * q_h or len(statistics.s[f]) * q_f != n.shape[0]:
@@ -55,7 +55,7 @@ class NestedStrategy:
         self.order = order
         self.S = [statistics.s[f] for f in order]
         depth = len(order)
-        self.parent: dict[tuple[int, int], NDArray[np.integer]] = {}
+        self.parent: dict[tuple[int, int], IntArray] = {}
         self.A: dict[tuple[int, int], FloatArray] = {}
         self.up: dict[tuple[int, int], sparse.csr_array] = {}
         for k in range(depth):

@@ -10,15 +10,14 @@ None of them subtracts, so that none loses digits when Psi is large.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import Direction, Forms, PerFactor
 from sklearn_lmm._engine.linalg import level_gram, shrinkage, symmetrize
-
-FloatArray = NDArray[np.float64]
+from sklearn_lmm._types import FloatArray, IntArray
 
 SAME = 1e-12
 """Levels whose Z_g'Z_g agree to this, relative to the largest, are alike."""
@@ -53,7 +52,7 @@ class SingleFactored:
         return (F,), (self.Psi @ F,)
 
     def block_sums(self) -> PerFactor:
-        return (np.tensordot(self.counts, self._Q(), 1),)
+        return (np.tensordot(self.counts, self.Q, 1),)
 
     def posterior_blocks(self) -> PerFactor:
         return (symmetrize(self.Psi @ self.IS),)
@@ -68,7 +67,7 @@ class SingleFactored:
         """
         A = np.array([direction.A for direction in directions])
         m, q = len(A), len(self.Psi)
-        v_, F_, Q = v[0], F[0], self._Q()
+        v_, F_, Q = v[0], F[0], self.Q
         vv = v_[:, :, None] * v_[:, None, :]
         FF = F_ @ F_.swapaxes(1, 2)
         Fv = np.tensordot(F_, v_, (0, 0))
@@ -84,7 +83,9 @@ class SingleFactored:
             traces=traces,
         )
 
-    def _Q(self) -> FloatArray:
+    @cached_property
+    def Q(self) -> FloatArray:
+        """[Q]_gg (G, q, q)."""
         return symmetrize(self.IS @ self.S)
 
 
@@ -117,7 +118,7 @@ def pool_levels(statistics: CrossProducts) -> CrossProducts:
         members = order[end - count : end]
         stacked = B[members].reshape(count, size)
         if count > size:
-            stacked = np.linalg.qr(stacked, mode="r")
+            stacked = np.asarray(np.linalg.qr(stacked, mode="r"))
         new_B.append(stacked)
         new_S.append(np.broadcast_to(S[members[0]], (len(stacked), q, q)))
         multiplicity.append(np.full(len(stacked), count / len(stacked)))
@@ -129,7 +130,7 @@ def pool_levels(statistics: CrossProducts) -> CrossProducts:
     )
 
 
-def _patterns(S: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _patterns(S: FloatArray) -> tuple[IntArray, IntArray]:
     """Number the distinct S_g: the number of every level's S, and its frequency."""
     upper = S[:, *np.triu_indices(S.shape[1])]
     scale = np.abs(upper).max(axis=0)

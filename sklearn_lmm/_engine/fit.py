@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts, cross_products
@@ -22,8 +21,8 @@ from sklearn_lmm._engine.optimize import (
     minimize,
 )
 from sklearn_lmm._engine.strategy import choose_strategy
+from sklearn_lmm._types import BoolArray, FloatArray
 
-FloatArray = NDArray[np.float64]
 Weights = Literal["frequency", "precision"]
 
 RANK = 1e-7
@@ -67,7 +66,7 @@ class LMMFit:
     theta: FloatArray
     beta: FloatArray
     beta_covariance: FloatArray
-    kept: NDArray[np.bool_]
+    kept: BoolArray
     sigma: float
     covariances: tuple[FloatArray, ...]
     effects: tuple[FloatArray, ...]
@@ -144,7 +143,7 @@ def fit(
 
 def fit_statistics(
     statistics: CrossProducts,
-    kept: NDArray[np.bool_],
+    kept: BoolArray,
     *,
     reml: bool,
     weights: Weights = "frequency",
@@ -185,8 +184,8 @@ def _criterion(statistics: CrossProducts, reml: bool, weights: Weights) -> Crite
 
 
 def _checked_by_rows(
-    design: Design, statistics: CrossProducts, kept: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+    design: Design, statistics: CrossProducts, kept: BoolArray
+) -> BoolArray:
     """Take back dropped columns whose residual, from the rows, is large enough.
 
     Cross-products square the residual, and so cannot tell 1e-6 of a column
@@ -240,7 +239,7 @@ def _start(criterion: Criterion) -> tuple[FloatArray, tuple[int, ...]]:
 
 def _result(
     optimum: Optimum,
-    kept: NDArray[np.bool_],
+    kept: BoolArray,
     unidentified: tuple[int, ...],
     solver: str,
     weights: Weights,
@@ -264,7 +263,7 @@ def _result(
             converged=optimum.converged,
             solver=solver,
             strategy=criterion.strategy.name,
-            gradient_norm=float(np.linalg.norm(point.gradient)),
+            gradient_norm=optimum.gradient_norm,
             decrement=optimum.decrement,
             singular=bool(collapsed),
             collapsed=collapsed,
@@ -284,7 +283,7 @@ def _result(
 
 def _perfect_fit(
     statistics: CrossProducts,
-    kept: NDArray[np.bool_],
+    kept: BoolArray,
     reml: bool,
     weights: Weights,
     solver: str,
@@ -292,19 +291,25 @@ def _perfect_fit(
     """Return the least-squares fit of a y that the fixed part explains exactly."""
     criterion = _criterion(statistics, False, weights)
     point = criterion.at(np.zeros(criterion.n_parameters))
-    optimum = Optimum(point, converged=True, perfect=True, decrement=0.0, trace=())
+    optimum = Optimum(
+        point,
+        converged=True,
+        perfect=True,
+        gradient_norm=0.0,
+        decrement=0.0,
+        trace=(),
+    )
     result = _result(optimum, kept, (), solver, weights)
     zero = tuple(np.zeros_like(c) for c in result.covariances)
     return _frozen(replace(result, criterion=-np.inf, covariances=zero, reml=reml))
 
 
 def _sigma(point: Point) -> float:
-    return float(np.sqrt(point.sigma2)) * point.criterion.statistics.columns.scale[-1]
+    scale = float(point.criterion.statistics.columns.scale[-1])
+    return scale * float(np.sqrt(point.sigma2))
 
 
-def _fixed_part(
-    point: Point, kept: NDArray[np.bool_], sigma: float
-) -> dict[str, FloatArray]:
+def _fixed_part(point: Point, kept: BoolArray, sigma: float) -> dict[str, FloatArray]:
     """Return beta and its covariance sigma^2 H^-1 in the user's units."""
     columns = point.criterion.statistics.columns
     R = columns.map()

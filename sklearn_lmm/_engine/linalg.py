@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable
+from itertools import pairwise
 
-FloatArray = NDArray[np.float64]
+import numpy as np
+from scipy.linalg import lapack
+
+from sklearn_lmm._types import BoolArray, FloatArray
 
 
 def shrinkage(S: FloatArray, L: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -36,7 +39,7 @@ def shrinkage(S: FloatArray, L: FloatArray) -> tuple[FloatArray, FloatArray]:
         return _shrinkage_2(S, Psi, (L[0, 0] * L[1, 1] - L[0, 1] * L[1, 0]) ** 2)
     M = S @ Psi
     M[:, np.arange(q), np.arange(q)] += 1.0
-    return np.linalg.inv(M), np.linalg.slogdet(M)[1]
+    return np.asarray(np.linalg.inv(M), float), np.linalg.slogdet(M)[1]
 
 
 def _shrinkage_2(
@@ -53,6 +56,20 @@ def _shrinkage_2(
     inverse[:, 1, 0] = -SPsi[:, 1, 0]
     inverse /= (1.0 + excess)[:, None, None]
     return inverse, np.log1p(excess)
+
+
+def inverse_lower(root: FloatArray) -> FloatArray:
+    """Return the inverse of a lower triangular matrix (p, p)."""
+    if not len(root):
+        return root
+    inverse: FloatArray = lapack.dtrtri(root, lower=1)[0]
+    return inverse
+
+
+def consecutive(sizes: Iterable[int]) -> list[slice]:
+    """Return slices of the given sizes, one after the other from 0."""
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def symmetrize(A: FloatArray) -> FloatArray:
@@ -76,7 +93,7 @@ def level_gram(X: FloatArray, Y: FloatArray) -> FloatArray:
     return gram.reshape(q, q, q, q)
 
 
-def independent_columns(gram: FloatArray, tol: float) -> NDArray[np.bool_]:
+def independent_columns(gram: FloatArray, tol: float) -> BoolArray:
     """Return which columns of X are kept when taken in order, from gram = X'X.
 
     A column is dropped if the norm of its residual on the columns kept so far

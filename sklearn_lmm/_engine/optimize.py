@@ -15,12 +15,10 @@ from time import perf_counter
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.linalg import level_gram
-
-FloatArray = NDArray[np.float64]
+from sklearn_lmm._types import FloatArray
 
 PERFECT = 1e-14
 """A residual variance below this part of y's variance counts as none."""
@@ -34,6 +32,10 @@ EXPLAINED = 1e-9
 ARMIJO = 1e-4
 HALVINGS = 30
 POLISHING_STEPS = 3
+
+POLISHED = 1e-14
+"""Decrement below which theta is within 1e-7 standard errors of the optimum."""
+
 ESCAPES = 10
 
 
@@ -51,13 +53,14 @@ class Iteration:
 class Optimum:
     """Where the search ended.
 
-    decrement : g'H^-1 g, twice the decrease of the criterion still expected
+    gradient_norm, decrement : at the point
     perfect : whether it stopped because nothing is left to explain
     """
 
     point: Point
     converged: bool
     perfect: bool
+    gradient_norm: float
     decrement: float
     trace: tuple[Iteration, ...]
 
@@ -86,7 +89,7 @@ class Newton:
         self._em = EM()
 
     def step(self, point: Point) -> Point | None:
-        step = _capped(newton_step(point), point.theta)
+        step = _capped(point.newton_step, point.theta)
         return _line_search(point, step) or self._em.step(point)
 
     def nearly_done(self, before: Point, after: Point) -> bool:
@@ -216,18 +219,6 @@ def second_moments(point: Point) -> tuple[FloatArray, ...]:
     return tuple(moments)
 
 
-def newton_step(point: Point) -> FloatArray:
-    """Return -|H|^-1 g, the eigenvalues of H made positive and bounded below."""
-    w, U = np.linalg.eigh(point.hessian)
-    w = np.abs(w)
-    return -U @ ((U.T @ point.gradient) / np.maximum(w, max(1e-8 * w.max(), 1e-300)))
-
-
-def decrement(point: Point) -> float:
-    """Return g'|H|^-1 g, twice the expected decrease of a Newton step."""
-    return float(-point.gradient @ newton_step(point)) if len(point.theta) else 0.0
-
-
 def without_small(point: Point, threshold: float) -> FloatArray:
     """Return theta without the directions of Psi that have hardly any variance.
 
@@ -278,7 +269,8 @@ def minimize(
         point=point,
         converged=converged and not search.perfect,
         perfect=search.perfect,
-        decrement=decrement(point),
+        gradient_norm=point.gradient_norm,
+        decrement=point.decrement,
         trace=tuple(search.trace),
     )
 
@@ -302,11 +294,11 @@ class _Search:
 
     def record(self, point: Point) -> Point:
         """Append a line to the trace."""
-        norm = float(np.linalg.norm(point.gradient))
         seconds = perf_counter() - self._began
-        self.trace.append(Iteration(point.theta, point.deviance, norm, seconds))
+        line = Iteration(point.theta, point.deviance, point.gradient_norm, seconds)
+        self.trace.append(line)
         if self.report is not None:
-            self.report(self.trace[-1])
+            self.report(line)
         return point
 
     def descend(self, point: Point) -> tuple[Point, bool]:
@@ -316,15 +308,15 @@ class _Search:
             self.perfect = point.sigma2 < PERFECT
             if self.perfect:
                 return point, False
-            if nearly and decrement(point) < self.tol:
-                last = _lower(point, point.theta + newton_step(point))
+            if nearly and point.decrement < self.tol:
+                last = _lower(point, point.theta + point.newton_step)
                 return last or point, True
             if len(self.trace) > self.max_iter:
                 return point, False
             new = self.solver.step(point)
             if new is None:
                 # Rounding hides any further decrease: the gradient decides.
-                return point, decrement(point) < max(self.tol, EXPLAINED)
+                return point, point.decrement < max(self.tol, EXPLAINED)
             nearly = self.solver.nearly_done(point, new)
             point = self.record(new)
 
@@ -335,16 +327,14 @@ class _Search:
             candidate = point.criterion.at(zeroed)
             if candidate.deviance <= point.deviance + EXPLAINED:
                 point = candidate
-        for _ in range(POLISHING_STEPS if len(point.theta) else 0):
-            new = _try(point, point.theta + newton_step(point))
-            if new is None or not _norm(new) < 0.5 * _norm(point):
+        for _ in range(POLISHING_STEPS):
+            if point.decrement < POLISHED:
+                break
+            new = _try(point, point.theta + point.newton_step)
+            if new is None or not new.gradient_norm < 0.5 * point.gradient_norm:
                 break
             point = new
         return point
-
-
-def _norm(point: Point) -> float:
-    return float(np.linalg.norm(point.gradient))
 
 
 def _capped(step: FloatArray, theta: FloatArray) -> FloatArray:
@@ -385,8 +375,6 @@ def _line_search(point: Point, step: FloatArray) -> Point | None:
 
 def _escape(point: Point) -> Point | None:
     """Return a lower point along a direction of negative curvature, if any."""
-    if not len(point.theta):
-        return None
     w, U = np.linalg.eigh(point.hessian)
     for curvature, direction in zip(w, U.T, strict=True):
         if curvature > -1e-8 * max(1.0, float(np.abs(w).max())):

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import blas, lapack
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.integer]
+from sklearn_lmm._types import FloatArray, IntArray
 
 PairMaps = dict[tuple[int, int], sparse.csc_array]
 LevelMaps = tuple[slice, PairMaps]
@@ -111,7 +109,8 @@ class OneBlock:
 
     def solve(self, x: FloatArray) -> FloatArray:
         """Return the solution for right-hand sides x (1, m, k)."""
-        return lapack.dpotrs(self._upper, x[0], lower=0)[0][None]
+        solution: FloatArray = lapack.dpotrs(self._upper, x[0], lower=0)[0]
+        return solution[None]
 
     def invert(self) -> None:
         """Put the inverse's lower triangle in place of the block's."""

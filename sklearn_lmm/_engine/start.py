@@ -1,0 +1,92 @@
+"""Where to start the search: variances from moments.
+
+With r the residuals of ordinary least squares, and for coefficient i of factor
+f, level g, the sums t_g = z_i'r and s_g = z_i'z_i over its rows, the sums of
+squares Q_i = sum_g t_g^2 / s_g and Q_T = r'r have expectations linear in the
+variances of all coefficients j and of the residuals,
+
+    E Q_i = sum_j psi_j sum_g sum_h (z_gi'z_hj)^2 / s_g + sigma^2 G_f,
+    E Q_T = sum_j psi_j sum_h z_hj'z_hj + sigma^2 n,
+
+(Henderson's method; the degrees of freedom of beta are left out, and so are
+covariances).  Solving them costs one look at the cross-products.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.linalg import consecutive
+from sklearn_lmm._types import FloatArray
+
+SMALLEST, LARGEST = 1e-2, 1e4
+"""Bounds of the relative variances to start from."""
+
+
+def moment_variances(statistics: CrossProducts) -> list[FloatArray]:
+    """Return the variance of every coefficient relative to sigma^2, per factor.
+
+    Each is (q_f,), within fixed bounds; 1 where the moments say nothing.
+    """
+    tt = statistics.tt
+    beta = np.linalg.solve(tt[:-1, :-1], tt[:-1, -1])
+    residual = np.append(-beta, 1.0)
+    sums = [b @ residual for b in statistics.b]
+    squares = [np.maximum(np.einsum("gii->gi", s), 0.0) for s in statistics.s]
+    counts = [_counts(statistics, f) for f in range(len(squares))]
+    inverse = [np.where(s > 0, 1.0 / np.where(s > 0, s, 1.0), 0.0) for s in squares]
+    observed = [np.sum(t**2 * w, axis=0) for t, w in zip(sums, inverse, strict=True)]
+    total = np.concatenate(
+        [(c[:, None] * s).sum(axis=0) for c, s in zip(counts, squares, strict=True)]
+    )
+    size = len(total)
+    A = np.empty((size + 1, size + 1))
+    A[:size, :size] = _overlaps(statistics, inverse, counts)
+    A[:size, size] = np.concatenate(
+        [np.full(s.shape[1], c.sum()) for s, c in zip(squares, counts, strict=True)]
+    )
+    A[size] = np.append(total, statistics.sum_weights)
+    Q = np.append(np.concatenate(observed), residual @ tt @ residual)
+    variances = np.linalg.lstsq(A, Q)[0]
+    sigma2 = variances[-1]
+    if not sigma2 > 0:
+        return [np.ones(s.shape[1]) for s in squares]
+    psi = np.clip(variances[:-1] / sigma2, SMALLEST, LARGEST)
+    return np.split(psi, np.cumsum([s.shape[1] for s in squares])[:-1])
+
+
+def _counts(statistics: CrossProducts, f: int) -> FloatArray:
+    """Return how many levels each entry of s[f] stands for."""
+    if statistics.multiplicity is not None:
+        return statistics.multiplicity
+    return np.ones(len(statistics.s[f]))
+
+
+def _overlaps(
+    statistics: CrossProducts, inverse: list[FloatArray], counts: list[FloatArray]
+) -> FloatArray:
+    """Return sum_g sum_h (z_gi'z_hj)^2 / s_g for all pairs of coefficients."""
+    places = consecutive(w.shape[1] for w in inverse)
+    overlaps = np.empty((places[-1].stop, places[-1].stop))
+    for f, (w, c) in enumerate(zip(inverse, counts, strict=True)):
+        weighted = w * c[:, None]
+        overlaps[places[f], places[f]] = np.einsum(
+            "gi,gij->ij", weighted, statistics.s[f] ** 2
+        )
+    for (f, h), n in statistics.n.items():
+        squared = n.power(2)
+        q_f, q_h = inverse[f].shape[1], inverse[h].shape[1]
+        by_column = np.zeros((inverse[f].size, q_h))
+        for j in range(q_h):
+            by_column[:, j] = squared[:, j::q_h].sum(axis=1)
+        by_row = np.zeros((inverse[h].size, q_f))
+        for i in range(q_f):
+            by_row[:, i] = squared[i::q_f].sum(axis=0)
+        overlaps[places[f], places[h]] = np.einsum(
+            "gi,gij->ij", inverse[f], by_column.reshape(-1, q_f, q_h)
+        )
+        overlaps[places[h], places[f]] = np.einsum(
+            "gj,gji->ji", inverse[h], by_row.reshape(-1, q_h, q_f)
+        )
+    return overlaps
