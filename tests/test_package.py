@@ -22,6 +22,7 @@ LAYERS = [
     "sklearn_lmm.covariance",
     "sklearn_lmm._engine.linalg",
     "sklearn_lmm._engine.schur",
+    "sklearn_lmm._engine.outer_sums",
     "sklearn_lmm._engine.design",
     "sklearn_lmm._engine.cross_products",
     "sklearn_lmm._engine.factor*",

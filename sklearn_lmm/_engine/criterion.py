@@ -57,10 +57,10 @@ class Criterion:
         self.statistics, self.strategy, self.reml = statistics, strategy, reml
         self.n_obs = statistics.sum_weights if frequency else float(statistics.n_rows)
         self.N = self.n_obs - statistics.p * reml
-        scale = statistics.columns.scale
-        self.units = 2.0 * self.N * np.log(scale[-1])
+        to_units = np.diag(statistics.columns.map())
+        self.units = -2.0 * self.N * np.log(to_units[-1])
         if reml:
-            self.units += 2.0 * np.log(scale[:-1]).sum()
+            self.units -= 2.0 * np.log(to_units[:-1]).sum()
         if not frequency:
             self.units -= statistics.sum_log_weights
         sizes = [term.structure.n_parameters(term.q) for term in statistics.terms]

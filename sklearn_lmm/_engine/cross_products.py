@@ -144,8 +144,13 @@ class CrossProducts:
         )
 
 
-def cross_products(design: Design) -> CrossProducts:
-    """Reduce the rows of a design to their cross-products, in one pass."""
+def cross_products(
+    design: Design, units: Standardization | None = None
+) -> CrossProducts:
+    """Reduce the rows of a design to their cross-products, in one pass.
+
+    `units` are those to hold X and y in; None for their moments.
+    """
     n, weights = len(design.y), design.weights
     blocks = tuple(standardize_block(block, weights, n) for block in design.blocks)
     by_factor = [
@@ -156,10 +161,10 @@ def cross_products(design: Design) -> CrossProducts:
         ]
         for factor in range(len(design.factors))
     ]
-    units = _provisional_units(design)
-    tt, s, b = _sums(design, units, by_factor)
+    columns = _provisional_units(design) if units is None else units
+    tt, s, b = _sums(design, columns, by_factor)
     statistics = CrossProducts(
-        columns=units,
+        columns=columns,
         blocks=blocks,
         terms=tuple(block.term for block in design.blocks),
         levels=tuple(factor.levels for factor in design.factors),
@@ -172,6 +177,8 @@ def cross_products(design: Design) -> CrossProducts:
         b=b,
         n=_between_factors(design, by_factor),
     )
+    if units is not None:
+        return statistics
     return _change_columns(statistics, _moments(statistics))
 
 
@@ -189,7 +196,7 @@ def _sums(
         np.zeros((f.n_levels, k, width)) for f, k in zip(design.factors, q, strict=True)
     ]
     for rows in _chunks(design):
-        T = _standardized_rows(design, units, rows)
+        T = standardized_rows(design, units, rows)
         weights = None if design.weights is None else design.weights[rows]
         tt += T.T @ (T if weights is None else T * weights[:, None])
         for f, terms in enumerate(by_factor):
@@ -217,9 +224,10 @@ def _provisional_units(design: Design) -> Standardization:
     return Standardization(np.append(0.0, center), np.append(1.0, scale))
 
 
-def _standardized_rows(
+def standardized_rows(
     design: Design, units: Standardization, rows: slice
 ) -> FloatArray:
+    """Return rows of T = [1 X y] in the given units."""
     first = int(design.intercept)
     X, y = design.X[rows], design.y[rows]
     T = np.empty((len(y), len(units.scale)))
@@ -229,7 +237,7 @@ def _standardized_rows(
     if first:
         T[:, 1:] -= units.center[1:]
     T *= 1.0 / units.scale
-    return T
+    return T if units.mix is None else T @ units.mix
 
 
 def _coefficient_columns(

@@ -87,31 +87,38 @@ class Design:
 
 @dataclass(frozen=True, eq=False)
 class Standardization:
-    """Columns in the engine's units: x_s = (x - center) / scale.
+    """Columns in the engine's units: x_s = ((x - center) / scale) mix.
 
     center : (k,), zero unless the columns start with an intercept, which takes
         up the shift; zero at the intercept
     scale : (k,), positive; one at the intercept
+    mix : (k, k), upper triangular, where columns that nearly depend on each
+        other had to be made orthogonal; None for I
     """
 
     center: FloatArray
     scale: FloatArray
+    mix: FloatArray | None = None
 
     def map(self) -> FloatArray:
         """Return R (k, k) with x_s = x R for a row x.
 
         Coefficients go the other way: x_s c_s = x (R c_s).
         """
-        return self._shifted(-self.center / self.scale, 1.0 / self.scale)
+        R = self._shifted(-self.center / self.scale, 1.0 / self.scale)
+        return R if self.mix is None else R @ self.mix
 
     def from_(self, other: Standardization) -> FloatArray:
         """Return the map from the units of `other` to these: x_s = x_other C."""
         shift = (other.center - self.center) / self.scale
-        return self._shifted(shift, other.scale / self.scale)
+        C = self._shifted(shift, other.scale / self.scale)
+        C = C if other.mix is None else np.asarray(np.linalg.inv(other.mix)) @ C
+        return C if self.mix is None else C @ self.mix
 
     def select(self, columns: AnyArray) -> Standardization:
         """Return the standardisation of some of the columns."""
-        return Standardization(self.center[columns], self.scale[columns])
+        mix = None if self.mix is None else self.mix[np.ix_(columns, columns)]
+        return Standardization(self.center[columns], self.scale[columns], mix)
 
     @staticmethod
     def _shifted(first_row: FloatArray, diagonal: FloatArray) -> FloatArray:

@@ -27,9 +27,9 @@ from scipy.sparse.csgraph import connected_components
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import Direction, Forms, PerFactor, average_information
 from sklearn_lmm._engine.linalg import consecutive, shrinkage, symmetrize
+from sklearn_lmm._engine.outer_sums import outer_sums
 from sklearn_lmm._engine.schur import (
     BlockLayout,
-    OuterSums,
     factorize_blocks,
     mirror,
     symmetric_product,
@@ -58,7 +58,7 @@ class CrossedStrategy:
         N, self.C = self._stacked()
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
         self.layout = _layout(N, self.C)
-        self.outer = OuterSums(N, self.S.shape[1], self.layout)
+        self.outer = outer_sums(N, self.S.shape[1], self.layout)
         lower = sparse.tril(self.C).tocoo()
         self.C_entries = (self.layout.index(lower.row, lower.col), lower.data)
         self.most = [float(np.abs(statistics.s[f]).max()) for f in self.rest]

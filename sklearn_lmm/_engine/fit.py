@@ -9,10 +9,14 @@ from typing import Literal
 import numpy as np
 
 from sklearn_lmm._engine.criterion import Criterion, Point
-from sklearn_lmm._engine.cross_products import CrossProducts, cross_products
-from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.cross_products import (
+    CrossProducts,
+    cross_products,
+    standardized_rows,
+)
+from sklearn_lmm._engine.design import Design, Standardization
 from sklearn_lmm._engine.factor_single import pool_levels
-from sklearn_lmm._engine.linalg import independent_columns
+from sklearn_lmm._engine.linalg import residual_norms
 from sklearn_lmm._engine.optimize import (
     PERFECT,
     SINGULAR,
@@ -29,7 +33,10 @@ RANK = 1e-7
 """A column is dropped if its residual on earlier ones is below this part of it."""
 
 RANK_SUSPECT = 1e-5
-"""The same, where only cross-products are known; rows decide where there are any."""
+"""The same, where only cross-products are known."""
+
+NEARLY_DEPENDENT = 1e-3
+"""Columns that leave less of themselves than this are judged by the rows."""
 
 FLAT = 1e-9
 """Derivatives below this, per level, mean that the criterion does not depend."""
@@ -127,8 +134,12 @@ def fit(
 ) -> LMMFit:
     """Fit a model to rows: their cross-products, then `fit_statistics`."""
     statistics = cross_products(design)
-    kept = independent_columns(statistics.tt[:-1, :-1], RANK_SUSPECT)
-    kept = _checked_by_rows(design, statistics, kept)
+    left = residual_norms(statistics.tt[:-1, :-1], RANK_SUSPECT)
+    kept = left > NEARLY_DEPENDENT
+    if not kept.all():
+        kept, units = _columns_by_rows(design, statistics.columns)
+        if units is not None:
+            statistics = cross_products(design, units)
     return fit_statistics(
         statistics,
         kept,
@@ -183,27 +194,30 @@ def _criterion(statistics: CrossProducts, reml: bool, weights: Weights) -> Crite
     )
 
 
-def _checked_by_rows(
-    design: Design, statistics: CrossProducts, kept: BoolArray
-) -> BoolArray:
-    """Take back dropped columns whose residual, from the rows, is large enough.
+def _columns_by_rows(
+    design: Design, units: Standardization
+) -> tuple[BoolArray, Standardization | None]:
+    """Judge columns that nearly depend on each other by the rows themselves.
 
-    Cross-products square the residual, and so cannot tell 1e-6 of a column
-    from rounding; the rows can.
+    Cross-products square what a column adds to the earlier ones, and lose it
+    below 1e-7.  Returned are the columns kept, by a QR decomposition, and units
+    in which they are orthogonal (None if those at hand will do).
     """
-    kept = kept.copy()
-    if kept.all():
-        return kept
-    root = None if design.weights is None else np.sqrt(design.weights)[:, None]
-    units = statistics.columns
-    ones = np.ones((len(design.y), int(design.intercept)))
-    X = (np.hstack([ones, design.X]) - units.center[:-1]) / units.scale[:-1]
-    X = X if root is None else X * root
-    for j in np.flatnonzero(~kept):
-        earlier = X[:, :j][:, kept[:j]]
-        rest = X[:, j] - earlier @ np.linalg.lstsq(earlier, X[:, j])[0]
-        kept[j] = np.linalg.norm(rest) > RANK * np.linalg.norm(X[:, j])
-    return kept
+    X = standardized_rows(design, units, slice(None))[:, :-1]
+    if design.weights is not None:
+        X *= np.sqrt(design.weights)[:, None]
+    norms = np.linalg.norm(X, axis=0)
+    left = np.zeros(len(norms))
+    left[: len(X)] = np.abs(np.diag(np.linalg.qr(X, mode="r")))
+    kept = left > RANK * norms
+    if (left[kept] > NEARLY_DEPENDENT * norms[kept]).all():
+        return kept, None
+    R = np.asarray(np.linalg.qr(X[:, kept], mode="r"))
+    R *= np.sign(np.diag(R))[:, None] / np.sqrt(len(X))
+    mix = np.eye(len(kept) + 1)
+    columns = np.flatnonzero(kept)
+    mix[np.ix_(columns, columns)] = np.linalg.inv(R)
+    return kept, replace(units, mix=mix)
 
 
 def _explained_by_columns(criterion: Criterion) -> bool:

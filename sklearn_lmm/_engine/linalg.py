@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import lapack
 
-from sklearn_lmm._types import BoolArray, FloatArray
+from sklearn_lmm._types import FloatArray
 
 
 def shrinkage(S: FloatArray, L: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -93,21 +93,20 @@ def level_gram(X: FloatArray, Y: FloatArray) -> FloatArray:
     return gram.reshape(q, q, q, q)
 
 
-def independent_columns(gram: FloatArray, tol: float) -> BoolArray:
-    """Return which columns of X are kept when taken in order, from gram = X'X.
+def residual_norms(gram: FloatArray, tol: float) -> FloatArray:
+    """Return how much of each column of X earlier ones leave, from gram = X'X.
 
-    A column is dropped if the norm of its residual on the columns kept so far
-    is below `tol` times its own norm: deterministic, and what R's `lm` and
-    lme4 do.  Elimination works on the columns scaled to norm 1; rounding in
-    X'X limits what it can tell to residuals of about 1e-7.
+    The norm of a column's residual on the columns before it, relative to its
+    own norm (p,).  Columns that leave less than `tol` are passed over.
+    Rounding in X'X limits what this can tell to about 1e-7.
     """
     p = len(gram)
     norms = np.sqrt(np.diag(gram))
     scale = np.where(norms > 0, norms, 1.0)
     rest = gram / np.outer(scale, scale)
-    kept = np.zeros(p, dtype=bool)
+    left = np.zeros(p)
     for j in range(p):
-        kept[j] = rest[j, j] > tol**2
-        if kept[j]:
+        left[j] = np.sqrt(max(rest[j, j], 0.0))
+        if left[j] > tol:
             rest = rest - np.outer(rest[:, j], rest[j]) / rest[j, j]
-    return kept
+    return left

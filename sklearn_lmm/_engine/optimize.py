@@ -26,7 +26,7 @@ PERFECT = 1e-14
 SINGULAR = 1e-7
 """Eigenvalues of Psi below this part of max(1, largest) count as zero."""
 
-EXPLAINED = 1e-9
+NOISE = 1e-9
 """Differences of the criterion that mean nothing, in deviance units."""
 
 ARMIJO = 1e-4
@@ -309,32 +309,39 @@ class _Search:
             if self.perfect:
                 return point, False
             if nearly and point.decrement < self.tol:
-                last = _lower(point, point.theta + point.newton_step)
-                return last or point, True
+                return point, True
             if len(self.trace) > self.max_iter:
                 return point, False
             new = self.solver.step(point)
             if new is None:
                 # Rounding hides any further decrease: the gradient decides.
-                return point, point.decrement < max(self.tol, EXPLAINED)
+                return point, point.decrement < max(self.tol, _noise(point))
             nearly = self.solver.nearly_done(point, new)
             point = self.record(new)
 
     def settle(self, point: Point) -> Point:
-        """Put vanished variances at zero, then polish by the gradient norm."""
+        """Put vanished variances at zero, then take the last steps.
+
+        They are judged by the gradient norm: the criterion cannot see them.
+        """
         zeroed = without_small(point, SINGULAR)
         if not np.array_equal(zeroed, point.theta):
             candidate = point.criterion.at(zeroed)
-            if candidate.deviance <= point.deviance + EXPLAINED:
-                point = candidate
-        for _ in range(POLISHING_STEPS):
+            if candidate.deviance <= point.deviance + _noise(point):
+                point = self.record(candidate)
+        for _ in range(1 + POLISHING_STEPS):
             if point.decrement < POLISHED:
                 break
             new = _try(point, point.theta + point.newton_step)
             if new is None or not new.gradient_norm < 0.5 * point.gradient_norm:
                 break
-            point = new
+            point = self.record(new)
         return point
+
+
+def _noise(point: Point) -> float:
+    """Return what rounding may do to the criterion at least."""
+    return max(NOISE, 10.0 * np.finfo(float).eps * abs(point.deviance))
 
 
 def _capped(step: FloatArray, theta: FloatArray) -> FloatArray:
@@ -381,7 +388,7 @@ def _escape(point: Point) -> Point | None:
             break
         for length in 0.5 ** np.arange(16):
             new = _try(point, point.theta + length * direction)
-            if new is not None and new.deviance < point.deviance - EXPLAINED:
+            if new is not None and new.deviance < point.deviance - _noise(point):
                 return new
     return None
 

@@ -1,4 +1,4 @@
-"""Block-diagonal dense matrices, and sums of outer products into them.
+"""Block-diagonal dense matrices: layout, Cholesky factors, inverses.
 
 Once the levels of one factor are eliminated, the other levels meet in a dense
 Schur complement, which falls apart into one block for every connected set of
@@ -7,21 +7,14 @@ levels (schools that share no items, say).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
 from scipy.linalg import blas, lapack
 
 from sklearn_lmm._types import FloatArray, IntArray
-
-PairMaps = dict[tuple[int, int], sparse.csc_array]
-LevelMaps = tuple[slice, PairMaps]
-
-CACHED_PAIRS_BYTES = 64 * 2**20
-"""Pairs are kept between evaluations up to this size, or that of the blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,107 +146,3 @@ def symmetric_product(blocks: FloatArray, x: FloatArray) -> FloatArray:
         return blas.dsymm(1.0, blocks[0].T, x[0], lower=0)[None]
     lower = np.tril(blocks)
     return lower @ x + np.tril(lower, -1).swapaxes(1, 2) @ x
-
-
-class OuterSums:
-    """The sums N_g K_g N_g' over levels g, and their adjoint N_g' T N_g.
-
-    N : (rows, G q) sparse, columns level-major; N_g are the q columns of g
-    layout : of the symmetric matrices with the rows of N
-
-    For every level, the pairs (a, b), a >= b, of rows that meet in it are
-    listed once; K and T then move through a constant sparse map each.
-    """
-
-    def __init__(self, N: sparse.csc_array, q: int, layout: BlockLayout) -> None:
-        self.q, self.layout = q, layout
-        self.G = N.shape[1] // q
-        self.pointers, self.rows, self.values = _rows_by_level(N, q)
-        widths = np.diff(self.pointers)
-        self.n_pairs = widths * (widths + 1) // 2
-        bytes_needed = self.n_pairs.sum() * (8 + 4 * q * (q + 1))
-        limit = max(CACHED_PAIRS_BYTES, 16 * layout.n_entries)
-        self._cache = list(self._make_maps()) if bytes_needed <= limit else None
-
-    def subtract_from(self, flat: FloatArray, K: FloatArray) -> None:
-        """Subtract sum_g N_g K_g N_g' from the stored lower triangles, in place."""
-        for levels, maps in self._maps():
-            for (i, j), pairs in maps.items():
-                flat -= pairs @ K[levels, i, j]
-
-    def contract(self, flat: FloatArray) -> FloatArray:
-        """Return N_g' T N_g (G, q, q) for T given by its lower triangles."""
-        result = np.empty((self.G, self.q, self.q))
-        doubled = 2.0 * flat
-        diagonal = self.layout.diagonal
-        doubled[diagonal] = flat[diagonal]
-        for levels, maps in self._maps():
-            for (i, j), pairs in maps.items():
-                product = pairs.T @ doubled
-                result[levels, i, j] = product if i == j else 0.5 * product
-                result[levels, j, i] = result[levels, i, j]
-        return result
-
-    def _maps(self) -> Iterable[LevelMaps]:
-        return self._make_maps() if self._cache is None else self._cache
-
-    def _make_maps(self) -> Iterator[LevelMaps]:
-        """Yield (levels, {(i, j): pairs}) for runs of levels of bounded size.
-
-        `pairs` (stored entries, levels) holds what K_g[i, j] = K_g[j, i] adds
-        to each entry of the sum.
-        """
-        ends = np.cumsum(self.n_pairs)
-        at_once = CACHED_PAIRS_BYTES // (8 + 4 * self.q * (self.q + 1))
-        start = 0
-        while start < self.G:
-            done = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, done + at_once, "right")))
-            yield slice(start, stop), self._pairs(start, stop)
-            start = stop
-
-    def _pairs(self, start: int, stop: int) -> PairMaps:
-        entries = slice(self.pointers[start], self.pointers[stop])
-        rows, values = self.rows[entries], self.values[:, entries]
-        first, second = _pairs_within(np.diff(self.pointers[start : stop + 1]))
-        target = self.layout.index(rows[first], rows[second])
-        shape = (self.layout.n_entries, stop - start)
-        indptr = np.append(0, np.cumsum(self.n_pairs[start:stop]))
-        if self.layout.n_entries < 2**31:
-            target, indptr = target.astype(np.int32), indptr.astype(np.int32)
-        maps = {}
-        for i in range(self.q):
-            for j in range(i + 1):
-                value = values[i, first] * values[j, second]
-                if i != j:
-                    value += values[j, first] * values[i, second]
-                maps[i, j] = sparse.csc_array((value, target, indptr), shape)
-        return maps
-
-
-def _rows_by_level(
-    N: sparse.csc_array, q: int
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return (pointers (G + 1,), rows (m,), values (q, m)): N_g as dense rows.
-
-    The q columns of a level share their pattern, zeros included.
-    """
-    pointers = N.indptr[::q].astype(np.int64) // q
-    counts = np.diff(pointers)
-    starts = N.indptr[:-1:q]
-    within = np.arange(pointers[-1]) - np.repeat(pointers[:-1], counts)
-    positions = np.repeat(starts, counts) + within
-    step = np.repeat(counts, counts)
-    values = np.stack([N.data[positions + i * step] for i in range(q)])
-    return pointers, N.indices[positions], values
-
-
-def _pairs_within(counts: IntArray) -> tuple[IntArray, IntArray]:
-    """List all pairs (r, s), s <= r, of entries within runs of given lengths."""
-    entries = np.arange(counts.sum())
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
-    n_pairs = entries - starts + 1
-    first = np.repeat(entries, n_pairs)
-    done = np.cumsum(n_pairs) - n_pairs
-    second = np.arange(len(first)) + np.repeat(starts - done, n_pairs)
-    return first, second

@@ -1,0 +1,93 @@
+"""The argument `groups`: labels of one factor or several, in any container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sklearn_lmm._labels import as_array, is_polars
+
+
+@dataclass(frozen=True, eq=False)
+class GroupColumns:
+    """The columns of labels in `groups`.
+
+    names : of the columns, None for those of an array or a series without name
+    columns : series or 1-D arrays
+    """
+
+    names: tuple[str | None, ...]
+    columns: tuple[Any, ...]
+
+    @property
+    def named(self) -> bool:
+        """Whether at least one column has a name."""
+        return any(name is not None for name in self.names)
+
+    def factor_name(self, position: int) -> str:
+        """Return the name of a column, or one made up for it."""
+        name = self.names[position]
+        if name is not None:
+            return name
+        return "groups" if len(self.names) == 1 else f"groups{position}"
+
+    def position(self, factor: str) -> int | None:
+        """Return where the labels of a factor are, if they are here.
+
+        Labels of a single factor answer to "groups" as well.
+        """
+        for position in range(len(self.names)):
+            if self.factor_name(position) == factor:
+                return position
+        return 0 if factor == "groups" and len(self.names) == 1 else None
+
+
+def read_groups(groups: Any, n_rows: int) -> GroupColumns | None:
+    """Split `groups` into columns; None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If groups has not one label for each row, a name twice, or no such form.
+    """
+    if groups is None:
+        return None
+    names, columns = _split(groups)
+    known = [name for name in names if name is not None]
+    if len(set(known)) < len(known):
+        raise ValueError(f"groups has two columns of one name: {known}.")
+    for column in columns:
+        if len(column) != n_rows:
+            raise ValueError(
+                f"groups has {len(column)} rows, but X has {n_rows}: "
+                "one label is needed for each row."
+            )
+    return GroupColumns(tuple(names), tuple(columns)) if columns else None
+
+
+def _split(groups: Any) -> tuple[list[str | None], list[Any]]:
+    if isinstance(groups, pd.DataFrame):
+        columns = [groups.iloc[:, j] for j in range(groups.shape[1])]
+        return [_name(name) for name in groups.columns], columns
+    if is_polars(groups) and hasattr(groups, "columns"):
+        return list(groups.columns), groups.get_columns()
+    if isinstance(groups, pd.Categorical | pd.Index):
+        groups = pd.Series(groups)
+    if isinstance(groups, pd.Series) or is_polars(groups):
+        return [_name(groups.name)], [groups]
+    values = as_array(groups)
+    if values.ndim == 1:
+        return [None], [values]
+    if values.ndim != 2:
+        raise ValueError(
+            f"groups has {values.ndim} dimensions; expected one label for each row, "
+            "or a column of labels for each factor. (A column of X that holds labels "
+            "is named in `random`.)"
+        )
+    return [None] * values.shape[1], list(values.T)
+
+
+def _name(name: Any) -> str | None:
+    return name if isinstance(name, str) and name else None

@@ -1,0 +1,184 @@
+"""What the engine found, told as warnings in the names that the user typed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_lmm._columns import listed
+from sklearn_lmm._engine.design import Block, Design
+from sklearn_lmm._engine.fit import LMMFit
+from sklearn_lmm._layout import Layout
+from sklearn_lmm._roles import Roles, Term
+from sklearn_lmm.exceptions import (
+    ConvergenceWarning,
+    IdentifiabilityWarning,
+    MissingGroupsWarning,
+    PerfectFitWarning,
+    RankDeficiencyWarning,
+    SingularFitWarning,
+)
+
+Message = tuple[type[Warning], str]
+
+NEGLIGIBLE = 1e-6
+"""A part of the response's variation, in its units, that counts as none."""
+
+
+def warn_about(layout: Layout, design: Design, fit: LMMFit) -> None:
+    """Issue every warning that a finished fit calls for."""
+    for category, text in _messages(layout, design, fit):
+        # From here through fit and its parameter check to the caller's line.
+        warnings.warn(text, category, stacklevel=4)
+
+
+def no_labels(names: tuple[str, ...]) -> str:
+    """Say that rows to predict come without labels of these factors."""
+    return (
+        f"There are no labels of {listed(names)}: every row counts as one of an "
+        "unknown level, without its random effects. Pass groups=..., or choose "
+        "random_effects=False if that is what you want."
+    )
+
+
+def _messages(layout: Layout, design: Design, fit: LMMFit) -> Iterator[Message]:
+    roles = layout.roles
+    if roles.no_groups:
+        yield MissingGroupsWarning, _no_groups(roles)
+    if not fit.kept.all():
+        yield RankDeficiencyWarning, _dropped(roles, fit)
+    for block in fit.unidentified:
+        yield IdentifiabilityWarning, _unidentified(roles, design, block)
+    if fit.perfect:
+        yield PerfectFitWarning, _perfect(design)
+    elif not fit.converged:
+        yield ConvergenceWarning, _not_converged(fit)
+    for block in sorted({block for block, _ in fit.collapsed}):
+        if block not in fit.unidentified:
+            yield SingularFitWarning, _collapsed(roles, design, fit, block)
+
+
+def _no_groups(roles: Roles) -> str:
+    rest = (
+        "only the other terms are fitted"
+        if roles.terms
+        else "this is an ordinary least-squares fit"
+    )
+    return (
+        "A random effect takes its labels from the argument groups, and there is "
+        f"none: {rest}. Pass groups=..., name a column of X in random, or give "
+        "random=[] if no random effect is meant."
+    )
+
+
+def _dropped(roles: Roles, fit: LMMFit) -> str:
+    names = [
+        name for name, kept in zip(roles.fixed_names, fit.kept, strict=True) if not kept
+    ]
+    return (
+        f"The fixed part is rank deficient: {listed(names)} depend linearly on "
+        "earlier columns and were dropped (coefficient 0)."
+    )
+
+
+def _unidentified(roles: Roles, design: Design, block: int) -> str:
+    term = roles.terms[block]
+    factor = design.factors[term.factor]
+    why = f"the data cannot tell what varies between the levels of {term.name!r}"
+    if factor.n_levels == 1:
+        why = f"{term.name!r} has one level only"
+    elif factor.n_levels == len(factor.codes):
+        why = f"every level of {term.name!r} has a single row"
+    return (
+        f"The criterion is flat in the covariance of {_effects(term)}: {why}. "
+        "The covariance was set to 0."
+    )
+
+
+def _perfect(design: Design) -> str:
+    constant = design.y.size and np.ptp(design.y) == 0
+    what = "y is constant" if constant else "y is explained exactly"
+    return (
+        f"{what}, so that there is no residual variance and the likelihood has no "
+        "maximum. Predictions are finite; sigma_, covariances_ and the "
+        "log-likelihood mean little. Is a column of X a copy of y, or has every "
+        "row a level of its own?"
+    )
+
+
+def _not_converged(fit: LMMFit) -> str:
+    return (
+        f"The optimiser ({fit.solver}) stopped after {fit.n_iter} iterations with "
+        f"gradient norm {fit.gradient_norm:.2g} (Newton decrement "
+        f"{fit.decrement:.2g}). Raise max_iter, try another solver, or a simpler "
+        "covariance (covariance='diagonal', fewer slopes); verbose=1 shows the way "
+        "it took."
+    )
+
+
+def _collapsed(roles: Roles, design: Design, fit: LMMFit, block: int) -> str:
+    term = roles.terms[block]
+    covariance = fit.covariances[term.factor][term.columns, term.columns]
+    sizes = np.sqrt(np.diag(covariance).clip(0)) * _rms(design.blocks[block])
+    varies = sizes > NEGLIGIBLE * max(sizes.max(), fit.sigma)
+    directions = np.array([d for of, d in fit.collapsed if of == block])
+    parts = _constant_part(term, varies)
+    parts += _dependent_part(term, np.where(varies, directions, 0.0), covariance)
+    what = " and ".join(parts) or f"{_effects(term)} have lost a direction"
+    return (
+        f"The fit is singular: {what}. It is the optimum all the same, "
+        "and predictions are valid, but the data support a simpler model: leave out "
+        "what does not vary, or use covariance='diagonal' where a correlation is "
+        "at its bound."
+    )
+
+
+def _rms(block: Block) -> NDArray[np.float64]:
+    """Return the root mean square of a block's columns: response per coefficient."""
+    slopes = [float(np.sqrt(np.mean(z**2))) for z in block.slopes]
+    return np.array([1.0] * block.intercept + slopes)
+
+
+def _constant_part(term: Term, varies: NDArray[np.bool_]) -> list[str]:
+    if not varies.any():
+        return [f"{_effects(term)} have no variance"]
+    constant = _chosen(term, ~varies)
+    if not constant:
+        return []
+    has = "has" if len(constant) == 1 else "have"
+    return [f"{_spoken(constant)} of {term.name!r} {has} no variance"]
+
+
+def _dependent_part(
+    term: Term, directions: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> list[str]:
+    """Name the coefficients that vary, but not independently."""
+    deviations = np.sqrt(np.diag(covariance).clip(0))
+    # In units of its deviation an entry says whether its coefficient takes part.
+    shares = np.abs(directions) * deviations
+    largest = shares.max(axis=1, keepdims=True)
+    involved = (shares > NEGLIGIBLE * largest).any(axis=0)
+    names = _chosen(term, involved)
+    if len(names) < 2:
+        return []
+    spread = np.outer(deviations[involved], deviations[involved])
+    correlations = np.abs(covariance[np.ix_(involved, involved)]) / spread
+    perfect = correlations.min() > 1 - NEGLIGIBLE
+    how = "perfectly correlated" if perfect else "linearly dependent"
+    return [f"{_effects(term)}: {_spoken(names)} are {how}"]
+
+
+def _chosen(term: Term, which: NDArray[np.bool_]) -> list[str]:
+    return [name for name, yes in zip(term.coefficients, which, strict=True) if yes]
+
+
+def _spoken(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _effects(term: Term) -> str:
+    return f"the random effects of {term.name!r}"

@@ -1,0 +1,402 @@
+"""The estimator: validate, delegate, store."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_lmm._engine.fit import fit
+from sklearn_lmm._layout import Rows, learn
+from sklearn_lmm._messages import no_labels, warn_about
+from sklearn_lmm._results import (
+    column_coefficients,
+    contributions,
+    factor_frames,
+    fixed_effects,
+    fixed_part,
+    row_index,
+    sparse_design,
+    tidy_effects,
+)
+from sklearn_lmm.exceptions import MissingGroupsWarning
+from sklearn_lmm.terms import parse_random
+
+
+class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
+    """Linear regression with coefficients that vary between groups of rows.
+
+    The model is y = X beta + Z b + e with b ~ N(0, Psi), one covariance for
+    each grouping factor, and e ~ N(0, sigma^2 I): what is known as a linear
+    mixed-effects, multilevel or hierarchical model.
+
+    Parameters
+    ----------
+    random : None, str, int, tuple, RandomEffect or list of them, default=None
+        What varies by group. None: an intercept for every factor in `groups`;
+        []: nothing; "school" or 3: an intercept for that column of X; a tuple:
+        for the interaction of its factors; a list: several terms; a string with
+        a bar: lme4's notation, as in "(1 + standLRT | school) + (1 | student)".
+    fixed : list of str or int, default=None
+        Columns of X with fixed effects. None: every column that is neither a
+        grouping column nor the offset.
+    offset : str or int, default=None
+        A column of X whose coefficient is 1, in fit and predict.
+    fit_intercept : bool, default=True
+        Whether the fixed part has an intercept.
+    method : {"reml", "ml"}, default="reml"
+        Restricted or ordinary maximum likelihood.
+    solver : {"auto", "newton", "lbfgs", "em"}, default="auto"
+        The optimiser. All reach the same optimum; "auto" is the fastest.
+    handle_unknown : {"population", "error"}, default="population"
+        What predict does with rows of an unknown level or without a label:
+        leave that factor's effect out, or raise a ValueError.
+    weights : {"frequency", "precision"}, default="frequency"
+        What `sample_weight` means: so many equal rows each, or a residual
+        variance of sigma^2 / weight.
+    max_iter : int, default=None
+        Most iterations; None is 100 for newton, 1000 for lbfgs, 5000 for em.
+    tol : float, default=1e-8
+        Newton decrement, in units of the deviance, that counts as converged.
+    verbose : int, default=0
+        1 prints a line each iteration.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_features_in_,)
+        Fixed effect of each column of X; 0.0 for grouping, offset, unused and
+        dropped columns.
+    intercept_ : float
+        Fixed intercept.
+    fixed_effects_ : Series
+        The fixed effects that were estimated, the intercept included.
+    effects_ : dict of str to DataFrame
+        Per grouping factor the predicted random effects, one row a level.
+    covariances_ : dict of str to DataFrame
+        Per grouping factor the covariance of its random effects.
+    sigma_ : float
+        Residual standard deviation.
+    theta_ : ndarray
+        Relative covariance parameters, term after term.
+    log_likelihood_ : float
+        Logarithm of the maximised (restricted) likelihood.
+    n_iter_ : int
+        Iterations, at least 1.
+    converged_, singular_ : bool
+        Whether the optimum was reached; whether it lies on the boundary, with
+        a covariance that is singular.
+    solver_ : str
+        The optimiser that was used.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns of X, if it had names.
+    fit_ : LMMFit
+        The engine's result.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> X = pd.DataFrame({
+    ...     "dose": [0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 0.0, 1.0, 2.0],
+    ...     "clinic": ["a", "a", "a", "b", "b", "b", "c", "c", "c"],
+    ... })
+    >>> y = [1.1, 2.0, 3.2, 4.0, 5.3, 5.9, 2.3, 2.9, 4.1]
+    >>> model = MixedEffectsRegressor("clinic").fit(X, y)
+    >>> model.coef_.round(3)
+    array([0.967, 0.   ])
+    >>> new = pd.DataFrame({"dose": [1.0, 1.0], "clinic": ["b", "unheard of"]})
+    >>> model.predict(new).round(2)
+    array([5.05, 3.42])
+    """
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
+        # parse_random and the columns' own checks point at the place.
+        "random": "no_validation",
+        "fixed": "no_validation",
+        "offset": "no_validation",
+        "fit_intercept": ["boolean"],
+        "method": [StrOptions({"reml", "ml"})],
+        "solver": [StrOptions({"auto", "newton", "lbfgs", "em"})],
+        "handle_unknown": [StrOptions({"population", "error"})],
+        "weights": [StrOptions({"frequency", "precision"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        random: Any = None,
+        *,
+        fixed: Any = None,
+        offset: Any = None,
+        fit_intercept: bool = True,
+        method: str = "reml",
+        solver: str = "auto",
+        handle_unknown: str = "population",
+        weights: Literal["frequency", "precision"] = "frequency",
+        max_iter: int | None = None,
+        tol: float = 1e-8,
+        verbose: int = 0,
+    ) -> None:
+        self.random = random
+        self.fixed = fixed
+        self.offset = offset
+        self.fit_intercept = fit_intercept
+        self.method = method
+        self.solver = solver
+        self.handle_unknown = handle_unknown
+        self.weights = weights
+        self.max_iter = max_iter
+        self.tol = tol
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+    ) -> MixedEffectsRegressor:
+        """Fit the model by (restricted) maximum likelihood.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Covariates, and grouping columns if `random` names any.
+        y : array-like of shape (n_samples,)
+            Response.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors)
+            Labels of the rows: an array, a Series or a DataFrame with one
+            column a factor.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, in the meaning that the parameter `weights` gives them.
+            Rows of weight 0 do not count at all.
+
+        Returns
+        -------
+        self : MixedEffectsRegressor
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data or a parameter cannot be used.
+        """
+        layout, design = learn(self, X, y, groups, sample_weight)
+        result = fit(
+            design,
+            reml=self.method == "reml",
+            weights=self.weights,
+            solver=self.solver,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            verbose=self.verbose,
+        )
+        self._layout = layout
+        self.fit_ = result
+        self._store()
+        warn_about(layout, design, result)
+        return self
+
+    def _store(self) -> None:
+        """Express the engine's result in the user's names."""
+        layout, result = self._layout, self.fit_
+        self.coef_ = column_coefficients(layout, result)
+        self.intercept_ = float(result.beta[0]) if layout.roles.intercept else 0.0
+        self.fixed_effects_ = fixed_effects(layout, result)
+        self.effects_, self.covariances_ = factor_frames(layout, result)
+        self.sigma_ = result.sigma
+        self.theta_ = result.theta
+        self.log_likelihood_ = -0.5 * result.criterion
+        self.n_iter_ = max(1, result.n_iter)
+        self.converged_ = result.converged
+        self.singular_ = result.singular
+        self.solver_ = result.solver
+
+    def predict(
+        self,
+        X: Any,
+        groups: Any = None,
+        *,
+        random_effects: bool | Sequence[str] = True,
+    ) -> NDArray[np.float64]:
+        """Predict the response, with the random effects of known levels.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Covariates, with the columns of the fit.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors)
+            Labels, if the fit took them from `groups`. A bare array serves a
+            model with one such factor whatever its name was.
+        random_effects : bool or list of str, default=True
+            Whose effects count: all, none (the population's mean), or those of
+            the named grouping factors. A row of an unknown level has none of
+            that factor, or is refused (`handle_unknown`).
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Predictions.
+
+        Raises
+        ------
+        ValueError
+            If the columns or labels cannot be used, or, with
+            `handle_unknown="error"`, if a level is unknown.
+        """
+        check_is_fitted(self)
+        rows = self._read(X, groups, random_effects)
+        prediction = fixed_part(self._layout, self.fit_, rows)
+        for effect in contributions(self._layout, self.fit_, rows).values():
+            prediction += effect
+        return prediction
+
+    def score(
+        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+    ) -> float:
+        """Return R2, the coefficient of determination, of `predict(X, groups)`.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Covariates.
+        y : array-like of shape (n_samples,)
+            True response.
+        groups : array-like, default=None
+            Labels, as in `predict`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            1 for a perfect prediction, 0 for one no better than the mean.
+        """
+        prediction = self.predict(X, groups)
+        return float(r2_score(y, prediction, sample_weight=sample_weight))
+
+    def decompose(self, X: Any, groups: Any = None) -> pd.DataFrame:
+        """Split predictions into the fixed part and each term's share.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Covariates.
+        groups : array-like, default=None
+            Labels, as in `predict`.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, 2 + n_terms)
+            Columns fixed (offset included), one for each random-effects term,
+            and their sum, total, which is what `predict` returns.
+
+        Examples
+        --------
+        >>> from sklearn_lmm import MixedEffectsRegressor
+        >>> X = [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]
+        >>> y = [1.0, 2.2, 3.1, 3.9, 2.0, 3.3]
+        >>> model = MixedEffectsRegressor(random=1).fit(X, y)
+        >>> list(model.decompose(X).columns)
+        ['fixed', 'x1', 'total']
+        """
+        check_is_fitted(self)
+        rows = self._read(X, groups, True)
+        parts = {"fixed": fixed_part(self._layout, self.fit_, rows)}
+        parts |= contributions(self._layout, self.fit_, rows)
+        frame = pd.DataFrame(parts, index=row_index(X))
+        frame["total"] = sum(parts.values())
+        return frame
+
+    def random_effects(self, return_std: bool = False) -> pd.DataFrame:
+        """Return the predicted random effects as a tidy table.
+
+        Parameters
+        ----------
+        return_std : bool, default=False
+            Whether to add the column std: the conditional standard deviation
+            of an effect given y, with the fixed effects and the covariances
+            taken as known (lme4's condVar).
+
+        Returns
+        -------
+        DataFrame
+            Columns factor, level, coefficient, value and perhaps std. The
+            levels of an interaction are tuples.
+
+        Examples
+        --------
+        >>> from sklearn_lmm import MixedEffectsRegressor
+        >>> X = [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]
+        >>> y = [1.0, 2.2, 3.1, 3.9, 2.0, 3.3]
+        >>> model = MixedEffectsRegressor(random=1).fit(X, y)
+        >>> model.random_effects()[["factor", "level", "coefficient"]].iloc[0].tolist()
+        ['x1', 0, '(Intercept)']
+        """
+        check_is_fitted(self)
+        return tidy_effects(self._layout, self.fit_, return_std)
+
+    def design_matrix(
+        self, X: Any, groups: Any = None
+    ) -> tuple[sparse.csr_array, list[str]]:
+        """Return the random-effects design matrix Z of rows.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Covariates.
+        groups : array-like, default=None
+            Labels, as in `predict`.
+
+        Returns
+        -------
+        Z : sparse array in CSR format of shape (n_samples, n_random_effects)
+            One column for each random effect: term by term, level by level,
+            coefficient by coefficient. Rows of unknown levels are empty there.
+        names : list of str
+            Names of the columns, as in "standLRT | school[17]".
+        """
+        check_is_fitted(self)
+        rows = self._read(X, groups, True)
+        return sparse_design(self._layout, rows)
+
+    def get_metadata_routing(self) -> Any:
+        """Return which metadata this estimator asks for.
+
+        Unless set by `set_fit_request` and the like, `groups` is requested by
+        fit, predict and score if a random effect takes its labels from there
+        (`random=None`, `RandomEffect(None)`, the name "groups"), else not.
+
+        Returns
+        -------
+        MetadataRequest
+            The requests of every method.
+        """
+        routing = super().get_metadata_routing()
+        wanted = any(term.needs_groups for term in parse_random(self.random))
+        for method in ("fit", "predict", "score"):
+            request = getattr(routing, method)
+            if request.requests.get("groups") is None:
+                request.add_request(param="groups", alias=wanted)
+        return routing
+
+    def _read(self, X: Any, groups: Any, random_effects: bool | Sequence[str]) -> Rows:
+        strict = self.handle_unknown == "error"
+        rows = self._layout.read(self, X, groups, random_effects, strict)
+        if rows.without_labels:
+            message = no_labels(rows.without_labels)
+            if strict:
+                raise ValueError(message)
+            warnings.warn(message, MissingGroupsWarning, stacklevel=3)
+        return rows

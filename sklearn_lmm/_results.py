@@ -1,0 +1,156 @@
+"""A fitted model in the user's names, and applied to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sklearn_lmm._columns import FloatArray
+from sklearn_lmm._engine.fit import LMMFit
+from sklearn_lmm._labels import IntArray
+from sklearn_lmm._layout import Layout, Rows
+from sklearn_lmm._roles import Term
+
+
+def fixed_effects(layout: Layout, fit: LMMFit) -> pd.Series[float]:
+    """Return the fixed effects that were estimated, by name."""
+    names = np.array(layout.roles.fixed_names, dtype=object)
+    return pd.Series(fit.beta[fit.kept], index=names[fit.kept], name="fixed effect")
+
+
+def column_coefficients(layout: Layout, fit: LMMFit) -> FloatArray:
+    """Return one fixed effect for each column of X, 0 where it has none."""
+    roles = layout.roles
+    coefficients = np.zeros(len(roles.names))
+    coefficients[list(roles.fixed)] = fit.beta[int(roles.intercept) :]
+    return coefficients
+
+
+def factor_frames(
+    layout: Layout, fit: LMMFit
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Return the random effects and the covariance of each grouping factor.
+
+    Effects have one row a level; the columns of both are the coefficients, one
+    term of the factor after another.
+    """
+    effects, covariances = {}, {}
+    for factor, grouping in enumerate(layout.roles.groupings):
+        names = pd.Index(layout.roles.coefficients(factor))
+        effects[grouping.name] = pd.DataFrame(
+            fit.effects[factor], _level_index(layout, factor), names, copy=False
+        )
+        covariances[grouping.name] = pd.DataFrame(
+            fit.covariances[factor], names, names, copy=False
+        )
+    return effects, covariances
+
+
+def _level_index(layout: Layout, factor: int) -> pd.Index:
+    grouping = layout.roles.groupings[factor]
+    labels = layout.factors[factor].levels.labels
+    if len(grouping.parts) == 1:
+        return pd.Index(labels, name=grouping.name, tupleize_cols=False)
+    names = [layout.roles.sources[part].name for part in grouping.parts]
+    return pd.MultiIndex.from_tuples(labels.tolist(), names=names)
+
+
+def tidy_effects(layout: Layout, fit: LMMFit, return_std: bool) -> pd.DataFrame:
+    """Return one row for each random effect: factor, level, coefficient, value."""
+    covariances = fit.conditional_covariances() if return_std else ()
+    parts = []
+    for factor, grouping in enumerate(layout.roles.groupings):
+        names = layout.roles.coefficients(factor)
+        levels = layout.factors[factor].levels.labels
+        columns = {
+            "factor": grouping.name,
+            "level": np.repeat(levels.astype(object), len(names)),
+            "coefficient": np.tile(np.array(names, dtype=object), len(levels)),
+            "value": fit.effects[factor].ravel(),
+        }
+        if return_std:
+            variances = np.diagonal(covariances[factor], axis1=1, axis2=2)
+            columns["std"] = np.sqrt(variances.clip(0)).ravel()
+        parts.append(pd.DataFrame(columns))
+    if not parts:
+        names = ["factor", "level", "coefficient", "value", "std"]
+        return pd.DataFrame(columns=names[: 4 + return_std])
+    return pd.concat(parts, ignore_index=True)
+
+
+def fixed_part(layout: Layout, fit: LMMFit, rows: Rows) -> FloatArray:
+    """Return X beta + offset of rows, without any random effect."""
+    intercept = int(layout.roles.intercept)
+    prediction = rows.X @ fit.beta[intercept:] + rows.offset
+    return prediction + fit.beta[0] if intercept else prediction
+
+
+def contributions(layout: Layout, fit: LMMFit, rows: Rows) -> dict[str, FloatArray]:
+    """Return z'b of each term whose labels were read; 0 for an unknown level."""
+    found = {}
+    for term, slopes in zip(layout.roles.terms, rows.slopes, strict=True):
+        codes = rows.codes[term.factor]
+        if codes is not None:
+            found[term.name] = _contribution(fit, term, slopes, codes)
+    return found
+
+
+def _contribution(
+    fit: LMMFit, term: Term, slopes: Sequence[FloatArray], codes: IntArray
+) -> FloatArray:
+    effects = fit.effects[term.factor][:, term.columns]
+    # Code -1, an unknown level, reads the row of zeros at the end.
+    effects = np.vstack([effects, np.zeros(effects.shape[1])])
+    total = np.zeros(len(codes))
+    for z, effect in zip(_z(term, slopes), effects.T, strict=True):
+        total += effect[codes] if z is None else effect[codes] * z
+    return total
+
+
+def _z(term: Term, slopes: Sequence[FloatArray]) -> list[FloatArray | None]:
+    return [None] * term.intercept + list(slopes)
+
+
+def sparse_design(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, list[str]]:
+    """Return Z (n, sum G q), term by term and level by level, with column names."""
+    blocks, names = [], []
+    for term, slopes in zip(layout.roles.terms, rows.slopes, strict=True):
+        labels = layout.factors[term.factor].levels.labels
+        codes = rows.codes[term.factor]
+        assert codes is not None
+        blocks.append(_sparse_block(term, slopes, codes, len(labels)))
+        grouping = layout.roles.groupings[term.factor].name
+        names += [
+            f"{coefficient} | {grouping}[{_text(label)}]"
+            for label in labels.tolist()
+            for coefficient in term.coefficients
+        ]
+    if not blocks:
+        return sparse.csr_array((len(rows.X), 0)), names
+    return sparse.csr_array(sparse.hstack(blocks, format="csr")), names
+
+
+def _sparse_block(
+    term: Term, slopes: Sequence[FloatArray], codes: IntArray, n_levels: int
+) -> sparse.csr_array:
+    n, q = len(codes), len(term.coefficients)
+    z = np.column_stack([np.ones(n) if c is None else c for c in _z(term, slopes)])
+    known = codes >= 0
+    columns = codes[known, None] * q + np.arange(q)
+    ends = np.concatenate([[0], np.cumsum(known) * q])
+    return sparse.csr_array(
+        (z[known].ravel(), columns.ravel(), ends), shape=(n, n_levels * q)
+    )
+
+
+def _text(label: Any) -> str:
+    return ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+
+def row_index(X: Any) -> pd.Index | None:
+    """Return the index of X's rows, for results with a row each."""
+    return X.index if isinstance(X, pd.DataFrame) else None

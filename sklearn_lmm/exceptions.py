@@ -1,0 +1,43 @@
+"""Warnings of a fit that is usable all the same, each a class to filter by."""
+
+from sklearn.exceptions import ConvergenceWarning
+
+__all__ = [
+    "ConvergenceWarning",
+    "IdentifiabilityWarning",
+    "MissingGroupsWarning",
+    "PerfectFitWarning",
+    "RankDeficiencyWarning",
+    "SingularFitWarning",
+]
+
+
+class MissingGroupsWarning(UserWarning):
+    """There are no labels to group by.
+
+    At fit nothing is left but ordinary least squares; at predict every row
+    counts as one of an unknown group.
+    """
+
+
+class SingularFitWarning(UserWarning):
+    """A covariance of random effects is singular at the optimum.
+
+    A coefficient has no variance, or some are perfectly correlated.  The fit
+    is an ordinary optimum on the boundary of the parameter space.
+    """
+
+
+class IdentifiabilityWarning(UserWarning):
+    """The criterion is flat in the parameters of a term, which are set to 0.
+
+    The factor has one level only, or every level has a single row.
+    """
+
+
+class RankDeficiencyWarning(UserWarning):
+    """Columns of the fixed part depend linearly on earlier ones: dropped."""
+
+
+class PerfectFitWarning(UserWarning):
+    """The response is explained exactly, so that no residual variance is left."""
