@@ -1,0 +1,235 @@
+"""A fitted model, in the user's units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from sklearn_lmm._engine.criterion import Criterion, Point
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.optimize import SINGULAR, Iteration, Optimum
+from sklearn_lmm._engine.strategy import choose_strategy
+from sklearn_lmm._types import BoolArray, FloatArray
+
+Weights = Literal["frequency", "precision"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LMMFit:
+    """A fitted model, in the user's units.  Arrays are read-only.
+
+    p counts the intercept (first, if there is one) and every column of X.
+
+    theta : relative covariance parameters, block after block
+    beta : (p,) fixed effects, 0 where dropped
+    beta_covariance : (p, p), 0 where dropped
+    kept : (p,) bool, False where a column was dropped as linearly dependent
+    sigma : residual standard deviation
+    covariances : per factor, Cov(b_g) (q_f, q_f), its blocks in the order of the terms
+    effects : per factor, conditional modes of b (G_f, q_f)
+    criterion : -2 log-likelihood (ML) or -2 restricted log-likelihood (REML)
+    n_obs : rows, or the sum of frequency weights
+    n_iter, converged, solver, strategy : how the optimum was found
+    gradient_norm, decrement : of the criterion at theta, standardised units
+    singular : whether a covariance has lost a direction
+    collapsed : (block, direction (q,)) of every lost direction: the combination
+        of the block's coefficients, as entered, that has no variance
+    unidentified : blocks whose parameters the data cannot tell; theta is 0 there
+    perfect : whether y is explained exactly, so that there is no residual variance
+    trace : one record an iteration
+    statistics : the cross-products of the kept columns
+    theta_standardized : theta in the units of `statistics`
+    reml, weights : which criterion
+    """
+
+    theta: FloatArray
+    beta: FloatArray
+    beta_covariance: FloatArray
+    kept: BoolArray
+    sigma: float
+    covariances: tuple[FloatArray, ...]
+    effects: tuple[FloatArray, ...]
+    criterion: float
+    n_obs: float
+    n_iter: int
+    converged: bool
+    solver: str
+    strategy: str
+    gradient_norm: float
+    decrement: float
+    singular: bool
+    collapsed: tuple[tuple[int, FloatArray], ...]
+    unidentified: tuple[int, ...]
+    perfect: bool
+    trace: tuple[Iteration, ...]
+    statistics: CrossProducts
+    theta_standardized: FloatArray
+    reml: bool
+    weights: Weights
+
+    def __repr__(self) -> str:
+        return (
+            f"LMMFit({'REML' if self.reml else 'ML'} criterion {self.criterion:.4f}, "
+            f"strategy={self.strategy!r}, solver={self.solver!r}, "
+            f"n_iter={self.n_iter}, converged={self.converged})"
+        )
+
+    def model(self) -> Criterion:
+        """Return the criterion that was minimised, to be evaluated anywhere."""
+        return make_criterion(self.statistics, self.reml, self.weights)
+
+    def conditional_covariances(self) -> tuple[FloatArray, ...]:
+        """Return Cov(b_g | y, beta, theta) (G_f, q_f, q_f) of every factor.
+
+        sigma^2 L M^-1 L', what lme4 calls condVar: beta is taken as known.
+        """
+        if self.perfect:
+            return tuple(np.zeros((*e.shape, e.shape[1])) for e in self.effects)
+        state = self.model().at(self.theta_standardized).state
+        return tuple(
+            self.sigma**2 * (R @ C @ R.T)
+            for R, C in zip(
+                _factor_maps(self.statistics), state.posterior_blocks(), strict=True
+            )
+        )
+
+
+def make_criterion(
+    statistics: CrossProducts, reml: bool, weights: Weights
+) -> Criterion:
+    """Return the criterion, with the strategy that suits the data."""
+    return Criterion(
+        statistics,
+        choose_strategy(statistics),
+        reml=reml,
+        frequency=weights == "frequency",
+    )
+
+
+def result_of(
+    optimum: Optimum,
+    kept: BoolArray,
+    unidentified: tuple[int, ...],
+    solver: str,
+    weights: Weights,
+) -> LMMFit:
+    """Express the optimum in the user's units."""
+    point = optimum.point
+    criterion, statistics = point.criterion, point.criterion.statistics
+    collapsed = () if optimum.perfect else _collapsed(point, unidentified)
+    sigma = 0.0 if optimum.perfect else _sigma(point)
+    return frozen(
+        LMMFit(
+            theta=user_theta(statistics, point.theta),
+            **_fixed_part(point, kept, sigma),
+            kept=kept,
+            sigma=sigma,
+            covariances=_covariances(point, _sigma(point)),
+            effects=_effects(point),
+            criterion=point.deviance,
+            n_obs=criterion.n_obs,
+            n_iter=max(1, len(optimum.trace) - 1),
+            converged=optimum.converged,
+            solver=solver,
+            strategy=criterion.strategy.name,
+            gradient_norm=optimum.gradient_norm,
+            decrement=optimum.decrement,
+            singular=bool(collapsed),
+            collapsed=collapsed,
+            unidentified=unidentified,
+            perfect=optimum.perfect,
+            trace=tuple(
+                replace(line, theta=user_theta(statistics, line.theta))
+                for line in optimum.trace
+            ),
+            statistics=statistics,
+            theta_standardized=point.theta,
+            reml=criterion.reml,
+            weights=weights,
+        )
+    )
+
+
+def _sigma(point: Point) -> float:
+    scale = float(point.criterion.statistics.columns.scale[-1])
+    return scale * float(np.sqrt(point.sigma2))
+
+
+def _fixed_part(point: Point, kept: BoolArray, sigma: float) -> dict[str, FloatArray]:
+    """Return beta and its covariance sigma^2 H^-1 in the user's units."""
+    columns = point.criterion.statistics.columns
+    R = columns.map()
+    beta = np.zeros(len(kept))
+    beta[kept] = -(columns.scale[-1] * R @ point.residual)[:-1]
+    root = R[:-1, :-1] @ point.inverse_R_X
+    covariance = np.zeros((len(kept), len(kept)))
+    covariance[np.ix_(kept, kept)] = sigma**2 * (root @ root.T)
+    return {"beta": beta, "beta_covariance": covariance}
+
+
+def _factor_maps(statistics: CrossProducts) -> list[FloatArray]:
+    """Return R (q_f, q_f) of every factor: b in the user's units is R b_s."""
+    maps = [np.eye(s.shape[1]) for s in statistics.s]
+    for term, place, units in zip(
+        statistics.terms, statistics.slices, statistics.blocks, strict=True
+    ):
+        maps[term.factor][place, place] = units.map()
+    return maps
+
+
+def _covariances(point: Point, sigma: float) -> tuple[FloatArray, ...]:
+    roots = [
+        R @ L
+        for R, L in zip(_factor_maps(point.criterion.statistics), point.L, strict=True)
+    ]
+    return tuple(sigma**2 * (root @ root.T) for root in roots)
+
+
+def _effects(point: Point) -> tuple[FloatArray, ...]:
+    statistics = point.criterion.statistics
+    scale = statistics.columns.scale[-1]
+    return tuple(
+        scale * (U @ point.residual) @ R.T
+        for U, R in zip(point.U, _factor_maps(statistics), strict=True)
+    )
+
+
+def user_theta(statistics: CrossProducts, theta: FloatArray) -> FloatArray:
+    """Return the parameters of R Psi_s R', Psi_s being that of theta."""
+    parts, start = [], 0
+    for term, units in zip(statistics.terms, statistics.blocks, strict=True):
+        size = term.structure.n_parameters(term.q)
+        L = term.structure.factor(theta[start : start + size], term.q)
+        parts.append(term.structure.parameters(units.map() @ L))
+        start += size
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _collapsed(
+    point: Point, unidentified: tuple[int, ...]
+) -> tuple[tuple[int, FloatArray], ...]:
+    """Return the combinations of coefficients that have lost their variance.
+
+    The eigenvectors u of Psi_s with no eigenvalue, as c = R^-T u: c'b = u'b_s.
+    """
+    lost = []
+    statistics = point.criterion.statistics
+    for k, (term, place, _) in enumerate(point.criterion.terms()):
+        if k in unidentified:
+            continue
+        U, s, _ = np.linalg.svd(point.L[term.factor][place, place])
+        directions = np.linalg.solve(statistics.blocks[k].map().T, U)
+        small = s**2 < SINGULAR * max(1.0, s[0] ** 2)
+        lost += [(k, directions[:, i]) for i in np.flatnonzero(small)]
+    return tuple(lost)
+
+
+def frozen(result: LMMFit) -> LMMFit:
+    """Make the arrays of a result read-only."""
+    for value in vars(result).values():
+        for array in value if isinstance(value, tuple) else (value,):
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
+    return result
