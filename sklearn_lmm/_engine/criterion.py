@@ -30,13 +30,18 @@ from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Term
 from sklearn_lmm._engine.factor import (
     Direction,
+    Forms,
     PerFactor,
     Strategy,
+    changes_of,
     level_product,
 )
-from sklearn_lmm._engine.linalg import consecutive, inverse_lower, row_gram
+from sklearn_lmm._engine.linalg import consecutive, inverse_lower, row_gram, symmetrize
 from sklearn_lmm._engine.start import moment_variances
 from sklearn_lmm._types import FloatArray
+
+DIFFERENCE = 1e-5
+"""Relative step of central differences by theta."""
 
 
 class Criterion:
@@ -182,13 +187,39 @@ class Point:
     @cached_property
     def hessian(self) -> FloatArray:
         """d2 deviance / d theta d theta', or average information for its h."""
-        forms = self.state.forms(
-            self.F, self.v, self._directions(), self.criterion.reml
-        )
+        forms = self.forms
         vAPAv = forms.vAQAv - forms.FAv @ forms.FAv.T
         traces = vAPAv if forms.traces is None else forms.traces
         h = 2.0 * vAPAv - np.outer(forms.vAv, forms.vAv) / self.criterion.N - traces
         return h + self._structure_curvature()
+
+    @cached_property
+    def observed_hessian(self) -> FloatArray:
+        """d2 deviance / d theta d theta', exact up to rounding or differences.
+
+        Where there is average information only: central differences of the
+        gradient, right to about 1e-7.
+        """
+        if self.forms.traces is not None or not len(self.theta):
+            return self.hessian
+        columns = []
+        for m, value in enumerate(self.theta):
+            step = np.zeros_like(self.theta)
+            step[m] = DIFFERENCE * max(1.0, abs(value))
+            above = self.criterion.at(self.theta + step).gradient
+            below = self.criterion.at(self.theta - step).gradient
+            columns.append((above - below) / (2.0 * step[m]))
+        return symmetrize(np.array(columns))
+
+    @cached_property
+    def forms(self) -> Forms:
+        """What the Hessian is made of."""
+        return self.state.forms(self.F, self.v, self._directions(), self.criterion.reml)
+
+    @property
+    def changes_of_v(self) -> PerFactor:
+        """A_m v (G, q, m) of every factor, zero but for the factor of A_m."""
+        return changes_of(self.v, self._directions())
 
     @cached_property
     def newton_step(self) -> FloatArray:

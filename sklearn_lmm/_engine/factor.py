@@ -14,9 +14,13 @@ from typing import Protocol
 import numpy as np
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._types import FloatArray
+from sklearn_lmm._types import FloatArray, IntArray
 
 PerFactor = tuple[FloatArray, ...]
+Codes = tuple[IntArray, ...]
+
+ROWS_AT_ONCE = 256
+"""Rows projected at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,13 @@ class Factored(Protocol):
     def posterior_blocks(self) -> PerFactor:
         """Return Psi - Psi [Q]_gg Psi (G, q, q): Cov(b_g | y, beta) / sigma^2."""
 
+    def posterior_variances(self, codes: Codes, z: PerFactor) -> FloatArray:
+        """Return z'(L M^-1 L')z (n,) of rows: Var(z'b | y, beta) / sigma^2.
+
+        codes : per factor (n,), the levels of the rows
+        z : per factor (n, q_f), zero where a row has no effect of the factor
+        """
+
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
     ) -> Forms:
@@ -98,9 +109,7 @@ def average_information(
     directions: list[Direction],
 ) -> Forms:
     """Return `Forms` without traces, from one projection of all A_m v."""
-    Av = tuple(np.zeros((*v_f.shape, len(directions))) for v_f in v)
-    for m, direction in enumerate(directions):
-        Av[direction.factor][:, :, m] = v[direction.factor] @ direction.A
+    Av = changes_of(v, directions)
     QAv, _ = state.project(statistics.ztz(Av))
     v_columns = tuple(v_f[:, :, None] for v_f in v)
     return Forms(
@@ -111,10 +120,43 @@ def average_information(
     )
 
 
+def changes_of(v: PerFactor, directions: list[Direction]) -> PerFactor:
+    """Return A_m v (G, q, m) of every factor, zero but for the factor of A_m."""
+    Av = tuple(np.zeros((*v_f.shape, len(directions))) for v_f in v)
+    for m, direction in enumerate(directions):
+        Av[direction.factor][:, :, m] = v[direction.factor] @ direction.A
+    return Av
+
+
+def variances_by_projection(
+    state: Factored, statistics: CrossProducts, codes: Codes, z: PerFactor
+) -> FloatArray:
+    """Return `posterior_variances` by a projection for every row, some at a time."""
+    n = len(codes[0])
+    variances = np.zeros(n)
+    for start in range(0, n, ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, n))
+        columns = rows - start
+        b = tuple(np.zeros((*s.shape[:2], len(rows))) for s in statistics.s)
+        for b_f, level, z_f in zip(b, codes, z, strict=True):
+            b_f[level[rows], :, columns] = z_f[rows]
+        _, effects = state.project(b)
+        for effect, level, z_f in zip(effects, codes, z, strict=True):
+            variances[rows] += np.sum(
+                z_f[rows] * effect[level[rows], :, columns], axis=1
+            )
+    return variances
+
+
 def _total(a: PerFactor, b: PerFactor) -> FloatArray:
     """Return the sum of `level_product` over all factors."""
     products = [level_product(a_f, b_f) for a_f, b_f in zip(a, b, strict=True)]
     return np.asarray(np.sum(products, axis=0))
+
+
+def quadratic(blocks: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return l'B r (n,) for every row's B (n, q, k), l (n, q) and r (n, k)."""
+    return np.asarray(np.einsum("ni,nij,nj->n", left, blocks, right, optimize=True))
 
 
 def level_product(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -139,6 +181,9 @@ class NoRandomEffects:
 
     def posterior_blocks(self) -> PerFactor:
         return ()
+
+    def posterior_variances(self, codes: Codes, z: PerFactor) -> FloatArray:
+        return np.zeros(1)
 
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool

@@ -25,16 +25,23 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.factor import Direction, Forms, PerFactor, average_information
+from sklearn_lmm._engine.factor import (
+    Codes,
+    Direction,
+    Forms,
+    PerFactor,
+    average_information,
+    quadratic,
+)
 from sklearn_lmm._engine.linalg import consecutive, shrinkage, symmetrize
-from sklearn_lmm._engine.outer_sums import outer_sums
+from sklearn_lmm._engine.outer_sums import outer_sums, rows_by_level
 from sklearn_lmm._engine.schur import (
     BlockLayout,
     factorize_blocks,
     mirror,
     symmetric_product,
 )
-from sklearn_lmm._types import FloatArray
+from sklearn_lmm._types import FloatArray, IntArray
 
 INVERTIBLE = 1e-6
 """Smallest eigenvalue of Psi n_g from which [Q]_RR is taken from S^-1."""
@@ -58,6 +65,7 @@ class CrossedStrategy:
         N, self.C = self._stacked()
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
         self.layout = _layout(N, self.C)
+        self.N_by_level = rows_by_level(N, self.S.shape[1])
         self.outer = outer_sums(N, self.S.shape[1], self.layout)
         lower = sparse.tril(self.C).tocoo()
         self.C_entries = (self.layout.index(lower.row, lower.col), lower.data)
@@ -75,6 +83,11 @@ class CrossedStrategy:
         parts = list(rest)
         parts.insert(self.first, first)
         return tuple(parts)
+
+    def rows(self, k: int) -> IntArray:
+        """Return the rows (G, q) in R of the levels of its k-th factor."""
+        G, q, _ = self.statistics.s[self.rest[k]].shape
+        return np.arange(G * q).reshape(G, q) + int(self.places[k].start)
 
     def split(self, stacked: FloatArray) -> PerFactor:
         """Cut rows (q_R, k) into (G_f, q_f, k) for every factor but the first."""
@@ -184,6 +197,64 @@ class CrossedFactored:
         )
         return self.strategy.in_user_order(first, rest)
 
+    def posterior_variances(self, codes: Codes, z: PerFactor) -> FloatArray:
+        """Return z'Cz: the blocks of every factor, and those between factors.
+
+        Between R and the first factor C is -C_R N_g K_g.
+        """
+        strategy = self.strategy
+        variances = np.zeros(len(codes[0]))
+        for block, level, z_f in zip(self.posterior_blocks(), codes, z, strict=True):
+            variances += quadratic(block[level], z_f, z_f)
+        for k, f in enumerate(strategy.rest):
+            for j, h in enumerate(strategy.rest[:k]):
+                C = self._between(k, j, codes[f], codes[h])
+                variances += 2.0 * quadratic(C, z[f], z[h])
+            g = codes[strategy.first]
+            Kz = np.einsum("nij,nj->ni", self.K[g], z[strategy.first])
+            CN = self._posterior_with_first(k, codes[f], g)
+            variances -= 2.0 * quadratic(CN, z[f], Kz)
+        return variances
+
+    def _between(
+        self, k: int, j: int, level_k: IntArray, level_j: IntArray
+    ) -> FloatArray:
+        """Return C_R (n, q_k, q_j) between levels of two factors of R."""
+        rows_k = self.strategy.rows(k)[level_k]
+        rows_j = self.strategy.rows(j)[level_j]
+        return self._entries(rows_k[:, :, None], rows_j[:, None, :])
+
+    def _posterior_with_first(self, k: int, level: IntArray, g: IntArray) -> FloatArray:
+        """Return (C_R N_g) (n, q_k, q_1) at the rows of a level of factor k.
+
+        Worked out once for every distinct pair (level, g).
+        """
+        q_1 = self.K.shape[1]
+        pairs, back = np.unique(level * len(self.K) + g, return_inverse=True)
+        level, g = np.divmod(pairs, len(self.K))
+        N = self.strategy.N_by_level
+        counts = np.diff(N.pointers)[g]
+        owner = np.repeat(np.arange(len(pairs)), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        entry = N.pointers[g][owner] + within
+        rows = self.strategy.rows(k)[level]
+        result = np.empty((len(pairs), rows.shape[1], q_1))
+        for i in range(rows.shape[1]):
+            C = self._entries(rows[owner, i], N.rows[entry])
+            for j in range(q_1):
+                values = C * N.values[j, entry]
+                result[:, i, j] = np.bincount(owner, values, len(pairs))
+        return result[back]
+
+    def _entries(self, a: IntArray, b: IntArray) -> FloatArray:
+        """Return entries (a, b) of C_R, 0 between different blocks."""
+        layout = self.strategy.layout
+        a, b = np.broadcast_arrays(a, b)
+        high, low = np.maximum(a, b), np.minimum(a, b)
+        together = layout.offset[high] == layout.offset[low]
+        index = np.where(together, layout.index(high, low), 0)
+        return np.where(together, self._inverse.C[index], 0.0)
+
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
     ) -> Forms:
@@ -256,8 +327,8 @@ class CrossedFactored:
     def _diagonal_blocks(self, k: int, flat: FloatArray) -> FloatArray:
         """Return the (G, q, q) diagonal blocks of factor k from lower triangles."""
         strategy = self.strategy
-        G, q, _ = strategy.statistics.s[strategy.rest[k]].shape
-        rows = (strategy.places[k].start + np.arange(G * q)).reshape(G, q)
+        rows = strategy.rows(k)
+        G, q = rows.shape
         blocks = np.empty((G, q, q))
         for i in range(q):
             for j in range(i + 1):

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import linalg
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.factor import Direction, Forms, PerFactor
+from sklearn_lmm._engine.factor import Codes, Direction, Forms, PerFactor
 from sklearn_lmm._engine.linalg import consecutive
 from sklearn_lmm._types import FloatArray
 
@@ -78,6 +78,14 @@ class DenseFactored:
 
     def posterior_blocks(self) -> PerFactor:
         return self.strategy.diagonal_blocks(self.posterior)
+
+    def posterior_variances(self, codes: Codes, z: PerFactor) -> FloatArray:
+        rows = np.zeros((len(codes[0]), len(self.posterior)))
+        everyone = np.arange(len(rows))
+        for place, level, z_f in zip(self.strategy.places, codes, z, strict=True):
+            for i in range(z_f.shape[1]):
+                rows[everyone, place.start + level * z_f.shape[1] + i] = z_f[:, i]
+        return np.asarray(np.sum((rows @ self.posterior) * rows, axis=1))
 
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool

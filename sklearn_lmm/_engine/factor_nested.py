@@ -14,13 +14,22 @@ down, with U the solution and C the relative posterior covariance of ancestors,
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.factor import Direction, Forms, PerFactor, average_information
+from sklearn_lmm._engine.factor import (
+    Codes,
+    Direction,
+    Forms,
+    PerFactor,
+    average_information,
+    quadratic,
+    variances_by_projection,
+)
 from sklearn_lmm._engine.linalg import shrinkage, symmetrize
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -134,23 +143,59 @@ class NestedFactored:
         return self._in_user_order(W), self._in_user_order(U)
 
     def block_sums(self) -> PerFactor:
-        Q, _ = self._down()
-        return tuple(blocks.sum(axis=0) for blocks in Q)
+        return tuple(blocks.sum(axis=0) for blocks in self._down[0])
 
     def posterior_blocks(self) -> PerFactor:
-        return self._down()[1]
+        return self._down[1]
+
+    def posterior_variances(self, codes: Codes, z: PerFactor) -> FloatArray:
+        """Return z'Cz, from the joint C of a row's lowest level and its ancestors.
+
+        A row whose levels are not an ancestral line (a known class, said to be
+        in another school) is no row of the tree: it goes through `project`.
+        """
+        order = self.strategy.order
+        along = [codes[f] for f in order]
+        z_along = [z[f] for f in order]
+        used = np.array([np.any(z_k != 0.0, axis=1) for z_k in z_along])
+        lowest = np.argmax(used, axis=0)
+        variances = np.zeros(len(lowest))
+        astray = np.zeros(len(lowest), dtype=bool)
+        for k, joint in enumerate(self._joints):
+            rows = np.flatnonzero((lowest == k) & used[k])
+            level = along[k][rows]
+            for h in self.strategy.ancestors(k):
+                parent = self.strategy.parent[k, h][level]
+                astray[rows] |= used[h, rows] & (along[h][rows] != parent)
+            wide = np.concatenate([z_h[rows] for z_h in z_along[k:]], axis=1)
+            variances[rows] = quadratic(joint[level], wide, wide)
+        if astray.any():
+            variances[astray] = variances_by_projection(
+                self,
+                self.strategy.statistics,
+                tuple(c[astray] for c in codes),
+                tuple(z_f[astray] for z_f in z),
+            )
+        return variances
 
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
     ) -> Forms:
         return average_information(self, self.strategy.statistics, F, v, directions)
 
-    def _down(self) -> tuple[PerFactor, PerFactor]:
-        """Return the diagonal blocks of Q and of the posterior covariance C."""
+    @property
+    def _joints(self) -> list[FloatArray]:
+        """The posterior covariance of every level and its ancestors, leaves first."""
+        return self._down[2]
+
+    @cached_property
+    def _down(self) -> tuple[PerFactor, PerFactor, list[FloatArray]]:
+        """The diagonal blocks of Q and of C, and the joint C of ancestral lines."""
         strategy = self.strategy
         Q: dict[int, FloatArray] = {}
         C: dict[int, FloatArray] = {}
         joint = np.zeros((len(strategy.S[-1]), 0, 0))
+        joints: list[FloatArray] = []
         for k in reversed(range(len(strategy.S))):
             q = strategy.S[k].shape[1]
             above = strategy.ancestors(k)
@@ -171,7 +216,8 @@ class NestedFactored:
             joint[:, :q, q:] = -KAC
             joint[:, q:, :q] = -KAC.swapaxes(1, 2)
             joint[:, q:, q:] = C_anc
-        return self._in_user_order(Q), self._in_user_order(C)
+            joints.insert(0, joint)
+        return self._in_user_order(Q), self._in_user_order(C), joints
 
     def _in_user_order(self, along_chain: dict[int, FloatArray]) -> PerFactor:
         position = {f: k for k, f in enumerate(self.strategy.order)}

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.factor import Direction, Forms, PerFactor
+from sklearn_lmm._engine.factor import Codes, Direction, Forms, PerFactor, quadratic
 from sklearn_lmm._engine.linalg import level_gram, shrinkage, symmetrize
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -56,6 +56,10 @@ class SingleFactored:
 
     def posterior_blocks(self) -> PerFactor:
         return (symmetrize(self.Psi @ self.IS),)
+
+    def posterior_variances(self, codes: Codes, z: PerFactor) -> FloatArray:
+        (blocks,) = self.posterior_blocks()
+        return quadratic(blocks[codes[0]], z[0], z[0])
 
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool

@@ -52,8 +52,7 @@ def fit(
 ) -> LMMFit:
     """Fit a model to rows: their cross-products, then `fit_statistics`."""
     statistics = cross_products(design)
-    left = residual_norms(statistics.tt[:-1, :-1], RANK_SUSPECT)
-    kept = left > NEARLY_DEPENDENT
+    kept = residual_norms(statistics.tt[:-1, :-1], RANK_SUSPECT) > NEARLY_DEPENDENT
     if not kept.all():
         kept, units = _columns_by_rows(design, statistics.columns)
         if units is not None:
@@ -71,8 +70,8 @@ def fit(
 
 
 def fit_statistics(
-    statistics: CrossProducts,
-    kept: BoolArray,
+    everything: CrossProducts,
+    kept: BoolArray | None = None,
     *,
     reml: bool,
     weights: Weights = "frequency",
@@ -81,13 +80,19 @@ def fit_statistics(
     tol: float = 1e-8,
     verbose: int = 0,
 ) -> LMMFit:
-    """Fit a model to cross-products, using the fixed-effect columns kept."""
+    """Fit a model to cross-products.
+
+    kept : (p,), the fixed-effect columns to use; None for all that leave more
+        than `RANK_SUSPECT` of themselves, which is as far as cross-products see
+    """
     solver = "newton" if solver == "auto" else solver
-    statistics = statistics.select(kept)
+    if kept is None:
+        kept = residual_norms(everything.tt[:-1, :-1], RANK_SUSPECT) > RANK_SUSPECT
+    statistics = everything.select(kept)
     pooled = pool_levels(statistics) if len(statistics.s) == 1 else statistics
     criterion = make_criterion(pooled, reml, weights)
     if _explained_by_columns(criterion):
-        return _perfect_fit(statistics, kept, reml, weights, solver)
+        return _perfect_fit(everything, kept, reml, weights, solver)
     theta, unidentified = _start(criterion)
     optimum = minimize(
         criterion,
@@ -100,7 +105,7 @@ def fit_statistics(
     if pooled is not statistics:
         full = make_criterion(statistics, reml, weights)
         optimum = replace(optimum, point=full.at(optimum.point.theta))
-    return result_of(optimum, kept, unidentified, solver, weights)
+    return result_of(optimum, everything, kept, unidentified, solver, weights)
 
 
 def _columns_by_rows(
@@ -161,24 +166,23 @@ def _start(criterion: Criterion) -> tuple[FloatArray, tuple[int, ...]]:
 
 
 def _perfect_fit(
-    statistics: CrossProducts,
+    everything: CrossProducts,
     kept: BoolArray,
     reml: bool,
     weights: Weights,
     solver: str,
 ) -> LMMFit:
     """Return the least-squares fit of a y that the fixed part explains exactly."""
-    criterion = make_criterion(statistics, False, weights)
-    point = criterion.at(np.zeros(criterion.n_parameters))
+    criterion = make_criterion(everything.select(kept), False, weights)
     optimum = Optimum(
-        point,
+        criterion.at(np.zeros(criterion.n_parameters)),
         converged=True,
         perfect=True,
         gradient_norm=0.0,
         decrement=0.0,
         trace=(),
     )
-    result = result_of(optimum, kept, (), solver, weights)
+    result = result_of(optimum, everything, kept, (), solver, weights)
     zero = tuple(np.zeros_like(c) for c in result.covariances)
     return frozen(replace(result, criterion=-np.inf, covariances=zero, reml=reml))
 

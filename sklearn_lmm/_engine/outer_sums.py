@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,12 @@ class PairSums(OuterSums):
     def __init__(self, N: sparse.csc_array, q: int, layout: BlockLayout) -> None:
         self.q, self.layout = q, layout
         self.G = N.shape[1] // q
-        self.pointers, self.rows, self.values = _rows_by_level(N, q)
+        by_level = rows_by_level(N, q)
+        self.pointers, self.rows, self.values = (
+            by_level.pointers,
+            by_level.rows,
+            by_level.values,
+        )
         widths = np.diff(self.pointers)
         self.n_pairs = widths * (widths + 1) // 2
         bytes_needed = self.n_pairs.sum() * (8 + 4 * q * (q + 1))
@@ -176,13 +182,21 @@ class PairSums(OuterSums):
         return maps
 
 
-def _rows_by_level(
-    N: sparse.csc_array, q: int
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return (pointers (G + 1,), rows (m,), values (q, m)): N_g as dense rows.
+@dataclass(frozen=True, eq=False)
+class ByLevel:
+    """N_g for every level g: its non-zero rows, which all its q columns share.
 
-    The q columns of a level share their pattern, zeros included.
+    pointers : (G + 1,), where each level's rows start
+    rows, values : (m,) and (q, m)
     """
+
+    pointers: IntArray
+    rows: IntArray
+    values: FloatArray
+
+
+def rows_by_level(N: sparse.csc_array, q: int) -> ByLevel:
+    """Take the columns of N apart by level; zeros stored in a pattern count."""
     pointers = N.indptr[::q].astype(np.int64) // q
     counts = np.diff(pointers)
     starts = N.indptr[:-1:q]
@@ -190,7 +204,7 @@ def _rows_by_level(
     positions = np.repeat(starts, counts) + within
     step = np.repeat(counts, counts)
     values = np.stack([N.data[positions + i * step] for i in range(q)])
-    return pointers, N.indices[positions], values
+    return ByLevel(pointers, N.indices[positions], values)
 
 
 def _pairs_within(counts: IntArray) -> tuple[IntArray, IntArray]:

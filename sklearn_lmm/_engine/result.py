@@ -39,7 +39,9 @@ class LMMFit:
     unidentified : blocks whose parameters the data cannot tell; theta is 0 there
     perfect : whether y is explained exactly, so that there is no residual variance
     trace : one record an iteration
-    statistics : the cross-products of the kept columns
+    statistics : the cross-products that theta and beta were estimated from
+    effect_statistics : those that the effects are predicted from; the same
+        unless rows were added later with theta and beta kept
     theta_standardized : theta in the units of `statistics`
     reml, weights : which criterion
     """
@@ -65,6 +67,7 @@ class LMMFit:
     perfect: bool
     trace: tuple[Iteration, ...]
     statistics: CrossProducts
+    effect_statistics: CrossProducts
     theta_standardized: FloatArray
     reml: bool
     weights: Weights
@@ -78,7 +81,13 @@ class LMMFit:
 
     def model(self) -> Criterion:
         """Return the criterion that was minimised, to be evaluated anywhere."""
-        return make_criterion(self.statistics, self.reml, self.weights)
+        selected = self.statistics.select(self.kept)
+        return make_criterion(selected, self.reml, self.weights)
+
+    def effects_model(self) -> Criterion:
+        """Return the criterion of the rows that the effects are predicted from."""
+        selected = self.effect_statistics.select(self.kept)
+        return make_criterion(selected, self.reml, self.weights)
 
     def conditional_covariances(self) -> tuple[FloatArray, ...]:
         """Return Cov(b_g | y, beta, theta) (G_f, q_f, q_f) of every factor.
@@ -87,11 +96,11 @@ class LMMFit:
         """
         if self.perfect:
             return tuple(np.zeros((*e.shape, e.shape[1])) for e in self.effects)
-        state = self.model().at(self.theta_standardized).state
+        state = self.effects_model().at(self.theta_standardized).state
         return tuple(
             self.sigma**2 * (R @ C @ R.T)
             for R, C in zip(
-                _factor_maps(self.statistics), state.posterior_blocks(), strict=True
+                factor_maps(self.statistics), state.posterior_blocks(), strict=True
             )
         )
 
@@ -110,12 +119,16 @@ def make_criterion(
 
 def result_of(
     optimum: Optimum,
+    everything: CrossProducts,
     kept: BoolArray,
     unidentified: tuple[int, ...],
     solver: str,
     weights: Weights,
 ) -> LMMFit:
-    """Express the optimum in the user's units."""
+    """Express the optimum in the user's units.
+
+    `everything` are the cross-products with the columns that were dropped.
+    """
     point = optimum.point
     criterion, statistics = point.criterion, point.criterion.statistics
     collapsed = () if optimum.perfect else _collapsed(point, unidentified)
@@ -127,7 +140,7 @@ def result_of(
             kept=kept,
             sigma=sigma,
             covariances=_covariances(point, _sigma(point)),
-            effects=_effects(point),
+            effects=predicted_effects(point, point.residual),
             criterion=point.deviance,
             n_obs=criterion.n_obs,
             n_iter=max(1, len(optimum.trace) - 1),
@@ -144,7 +157,8 @@ def result_of(
                 replace(line, theta=user_theta(statistics, line.theta))
                 for line in optimum.trace
             ),
-            statistics=statistics,
+            statistics=everything,
+            effect_statistics=everything,
             theta_standardized=point.theta,
             reml=criterion.reml,
             weights=weights,
@@ -169,7 +183,7 @@ def _fixed_part(point: Point, kept: BoolArray, sigma: float) -> dict[str, FloatA
     return {"beta": beta, "beta_covariance": covariance}
 
 
-def _factor_maps(statistics: CrossProducts) -> list[FloatArray]:
+def factor_maps(statistics: CrossProducts) -> list[FloatArray]:
     """Return R (q_f, q_f) of every factor: b in the user's units is R b_s."""
     maps = [np.eye(s.shape[1]) for s in statistics.s]
     for term, place, units in zip(
@@ -182,17 +196,18 @@ def _factor_maps(statistics: CrossProducts) -> list[FloatArray]:
 def _covariances(point: Point, sigma: float) -> tuple[FloatArray, ...]:
     roots = [
         R @ L
-        for R, L in zip(_factor_maps(point.criterion.statistics), point.L, strict=True)
+        for R, L in zip(factor_maps(point.criterion.statistics), point.L, strict=True)
     ]
     return tuple(sigma**2 * (root @ root.T) for root in roots)
 
 
-def _effects(point: Point) -> tuple[FloatArray, ...]:
+def predicted_effects(point: Point, residual: FloatArray) -> tuple[FloatArray, ...]:
+    """Return b (G_f, q_f) for fixed effects -residual[:-1], user's units."""
     statistics = point.criterion.statistics
     scale = statistics.columns.scale[-1]
     return tuple(
-        scale * (U @ point.residual) @ R.T
-        for U, R in zip(point.U, _factor_maps(statistics), strict=True)
+        scale * (U @ residual) @ R.T
+        for U, R in zip(point.U, factor_maps(statistics), strict=True)
     )
 
 

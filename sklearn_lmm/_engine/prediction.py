@@ -1,0 +1,208 @@
+"""How far a prediction may be off, and effects from rows that came later.
+
+For a row (x, z) with z over the known levels and z_new over unseen ones, and
+with C = L M^-1 L' the posterior covariance of b given beta, relative to sigma^2,
+
+    d = x - (Psi Z'V^-1 X)'z,
+    Var(x'(betahat - beta) + z'(bhat - b)) = sigma^2 (d'H^-1 d + z'C z),
+
+and the effects of unseen levels add sigma^2 z_new'Psi z_new (Henderson 1975,
+Biometrics 31: 423-447).  Nothing here needs an inverse of Psi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from sklearn_lmm._engine.criterion import Criterion, Point
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.factor import Codes, PerFactor
+from sklearn_lmm._engine.result import (
+    LMMFit,
+    factor_maps,
+    frozen,
+    predicted_effects,
+)
+from sklearn_lmm._types import BoolArray, FloatArray
+
+STEP = 1e-5
+"""Relative step of central differences by theta."""
+
+
+@dataclass(frozen=True, eq=False)
+class NewRows:
+    """Rows to predict, in the user's units.
+
+    X : (n, p), the intercept included
+    codes : per factor (n,), the level; -1 if unseen
+    z : per factor (n, q_f), the columns of its coefficients
+    """
+
+    X: FloatArray
+    codes: Codes
+    z: PerFactor
+
+
+class PredictionError:
+    """Prediction variances of a fitted model."""
+
+    def __init__(self, fit: LMMFit) -> None:
+        self.fit = fit
+        self._models = (fit.model(), fit.effects_model())
+        self._at = _Solution.of(self._models, fit.theta_standardized)
+
+    def variance(self, rows: NewRows, counts_unseen: BoolArray) -> FloatArray:
+        """Return the variance of the predicted mean (n,), theta taken as known.
+
+        counts_unseen : per factor, whether an unseen level adds its variance
+        """
+        known = self._standardized(rows)
+        return self.fit.sigma**2 * self._at.relative_variance(known, counts_unseen)
+
+    def variance_by_theta(self, rows: NewRows) -> FloatArray:
+        """Return what the uncertainty of theta adds (n,), by the delta method.
+
+        J Cov(theta) J' with J_m = d(x'betahat + z'bhat) / d theta_m
+        = z'(I - C Z'Z) A_m v - d'H^-1 F'A_m v, and Cov(theta) = 2 (d2 dev)^-1.
+        """
+        known = self._standardized(rows)
+        J = self._at.sensitivity(known)
+        covariance = 2.0 * _pseudo_inverse(self._at.of_beta.observed_hessian)
+        return self.fit.sigma**2 * np.sum((J @ covariance) * J, axis=1)
+
+    def degrees_of_freedom(
+        self, rows: NewRows, counts_unseen: BoolArray, *, observation: bool
+    ) -> FloatArray:
+        """Return Satterthwaite's degrees of freedom (n,) of the variance.
+
+        2 Var^2 / (g'Cov g), g the gradient of Var by (theta, sigma^2), Cov the
+        inverse of half the Hessian of the deviance in these parameters.
+        """
+        known = self._standardized(rows)
+        own = float(observation)
+        relative = self._at.relative_variance(known, counts_unseen) + own
+        gradient = [relative]
+        theta = self.fit.theta_standardized
+        for m, value in enumerate(theta):
+            step = np.zeros_like(theta)
+            step[m] = STEP * max(1.0, abs(value))
+            above, below = (
+                _Solution.of(self._models, theta + sign * step).relative_variance(
+                    known, counts_unseen
+                )
+                for sign in (1.0, -1.0)
+            )
+            gradient.append((above - below) / (2.0 * step[m]))
+        g = np.stack(gradient, axis=1)
+        spread = np.sum((g @ self._parameter_covariance) * g, axis=1)
+        return 2.0 * relative**2 / np.maximum(spread, np.finfo(float).tiny)
+
+    @cached_property
+    def _parameter_covariance(self) -> FloatArray:
+        """Cov(sigma^2, theta), with sigma^2 = 1.
+
+        Half the Hessian of the deviance that is not profiled over sigma^2:
+        [[N, -r'], [-r, H + r r'/N]] / 2 with r = d r2 / d theta = -v'A v.
+        """
+        point = self._at.of_beta
+        N, r = point.criterion.N, -point.forms.vAv
+        information = np.empty((len(r) + 1, len(r) + 1))
+        information[0, 0] = N
+        information[0, 1:] = information[1:, 0] = -r
+        information[1:, 1:] = point.observed_hessian + np.outer(r, r) / N
+        return 2.0 * _pseudo_inverse(information)
+
+    def _standardized(self, rows: NewRows) -> _Known:
+        """Return rows in the engine's units, unseen levels split off."""
+        statistics = self._models[0].statistics
+        R = statistics.columns.map()[:-1, :-1]
+        maps = factor_maps(statistics)
+        z = [z_f @ R_f for z_f, R_f in zip(rows.z, maps, strict=True)]
+        unseen = [code < 0 for code in rows.codes]
+        zeroed = [
+            np.where(new[:, None], 0.0, z_f) for new, z_f in zip(unseen, z, strict=True)
+        ]
+        return _Known(
+            X=rows.X[:, self.fit.kept] @ R,
+            codes=tuple(np.maximum(code, 0) for code in rows.codes),
+            z=tuple(zeroed),
+            z_new=tuple(z_f - known for z_f, known in zip(z, zeroed, strict=True)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Rows in the engine's units: z is zero at unseen levels, z_new elsewhere."""
+
+    X: FloatArray
+    codes: Codes
+    z: PerFactor
+    z_new: PerFactor
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    """The model at one theta: of the rows that beta is from, and the effects'."""
+
+    of_beta: Point
+    of_effects: Point
+
+    @classmethod
+    def of(cls, models: tuple[Criterion, Criterion], theta: FloatArray) -> _Solution:
+        of_beta = models[0].at(theta)
+        same = models[1].statistics is models[0].statistics
+        return cls(of_beta, of_beta if same else models[1].at(theta))
+
+    def relative_variance(self, rows: _Known, counts_unseen: BoolArray) -> FloatArray:
+        """Return d'H^-1 d + z'C z + z_new'Psi z_new (n,)."""
+        variance = np.sum(self._whitened(rows) ** 2, axis=1)
+        variance += self.of_effects.state.posterior_variances(rows.codes, rows.z)
+        for L, z_new, counts in zip(
+            self.of_effects.L, rows.z_new, counts_unseen, strict=True
+        ):
+            if counts:
+                variance += np.sum((z_new @ L) ** 2, axis=1)
+        return variance
+
+    def sensitivity(self, rows: _Known) -> FloatArray:
+        """Return J / sigma (n, m), the derivative of the prediction by theta."""
+        point = self.of_effects
+        Av = point.changes_of_v
+        _, CZtZAv = point.state.project(point.criterion.statistics.ztz(Av))
+        J = -self._whitened(rows) @ self.of_beta.forms.FAv.T
+        for a, c, code, z in zip(Av, CZtZAv, rows.codes, rows.z, strict=True):
+            J += np.einsum("ni,nim->nm", z, (a - c)[code])
+        return J
+
+    def _whitened(self, rows: _Known) -> FloatArray:
+        """Return d'R_X^-1 (n, p), d = x - (Psi Z'V^-1 X)'z."""
+        d = rows.X.copy()
+        for U, code, z in zip(self.of_effects.U, rows.codes, rows.z, strict=True):
+            d -= np.einsum("ni,nip->np", z, U[code, :, :-1])
+        return d @ self.of_beta.inverse_R_X
+
+
+def _pseudo_inverse(A: FloatArray) -> FloatArray:
+    """Return the inverse on the directions that the data say something of."""
+    w, U = np.linalg.eigh(A)
+    informative = w > 1e-8 * max(1.0, float(w.max(initial=0.0)))
+    inverse = np.where(informative, 1.0 / np.where(informative, w, 1.0), 0.0)
+    return np.asarray((U * inverse) @ U.T)
+
+
+def with_rows(fit: LMMFit, rows: CrossProducts) -> LMMFit:
+    """Return the model with effects predicted from more rows, all else kept.
+
+    theta, sigma and beta stay; the effects of old and new levels are their best
+    linear predictions from all rows seen so far, in whatever order they came.
+    """
+    statistics = fit.effect_statistics + rows
+    result = replace(fit, effect_statistics=statistics)
+    point = result.effects_model().at(fit.theta_standardized)
+    columns = point.criterion.statistics.columns
+    coefficients = np.append(-fit.beta[fit.kept], 1.0) / columns.scale[-1]
+    residual = np.linalg.solve(columns.map(), coefficients)
+    return frozen(replace(result, effects=predicted_effects(point, residual)))
