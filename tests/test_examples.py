@@ -1,0 +1,52 @@
+"""The examples run, and print what lme4 finds in the same data.
+
+The numbers are lme4's (and, for ordinary regression, those of R's lm).
+"""
+
+import runpy
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.figure import Figure
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FINDINGS = {
+    "plot_exam_scores": [
+        "4059 students in 65 schools, 2 to 198 in each",
+        "The intercept is -0.001191 and the slope 0.595057",
+        "residual standard error is 0.8054 and R2 0.350",
+        "deviation of 0.3063, students of one school one of 0.7522",
+        "random intercepts log-likelihood -4684.38",
+        "[[1. 0.164 0. 0. ]",
+        "School 53 adds 1.36 (random part), which makes 2.47 (total)",
+    ],
+    "plot_sleepstudy": [
+        "251.41 + 10.467 t",
+        "24.74 ms, the slope one of 5.92 ms a day; their correlation is 0.066",
+        "The residual standard deviation is 25.59 ms",
+        "Subject 308 (Intercept) 2.26 12.07",
+        "residual 25.59, log-likelihood -871.81",
+        "residual 25.59, log-likelihood -875.97",
+    ],
+}
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(FINDINGS)
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_findings_and_figures(name, monkeypatch, capsys):
+    saved = []
+    # Drawing takes longer than all the rest, and finds nothing.
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file: saved.append(file))
+    with plt.rc_context():
+        runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    plt.close("all")
+    printed = " ".join(capsys.readouterr().out.split())
+    for finding in FINDINGS[name]:
+        assert finding in printed
+    assert len(saved) >= 4
+    for file in saved:
+        assert f"Figure saved: {file}" in printed
