@@ -14,27 +14,21 @@ products of raw columns far from 0 would lose the digits that matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 
 import numpy as np
 from scipy import sparse
 
 from sklearn_lmm._engine.design import (
-    Block,
     Design,
-    Factor,
     Standardization,
     Term,
     deviation,
     standardize_block,
 )
+from sklearn_lmm._engine.row_sums import provisional_units, sum_rows
 from sklearn_lmm._types import AnyArray, BoolArray, FloatArray, IntArray
-
-ROWS_AT_ONCE = 1 << 15
-"""Rows of T made at a time: small enough for the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +74,6 @@ class CrossProducts:
             used[term.factor] = start + term.q
             slices.append(slice(start, start + term.q))
         return tuple(slices)
-
-    def factor_standardization(self, factor: int) -> list[tuple[slice, FloatArray]]:
-        """Return (columns, map R) of every term of a factor, as in `design`."""
-        return [
-            (columns, block.map())
-            for columns, block, term in zip(
-                self.slices, self.blocks, self.terms, strict=True
-            )
-            if term.factor == factor
-        ]
 
     def ztz(self, w: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
         """Return Z'WZ w for w (G_f, q_f, k) of every factor."""
@@ -152,17 +136,9 @@ def cross_products(
     `units` are those to hold X and y in; None for their moments.
     """
     n, weights = len(design.y), design.weights
-    blocks = tuple(standardize_block(block, weights, n) for block in design.blocks)
-    by_factor = [
-        [
-            (block, units)
-            for block, units in zip(design.blocks, blocks, strict=True)
-            if block.factor == factor
-        ]
-        for factor in range(len(design.factors))
-    ]
-    columns = _provisional_units(design) if units is None else units
-    tt, s, b = _sums(design, columns, by_factor)
+    blocks = tuple(standardize_block(block, weights) for block in design.blocks)
+    columns = provisional_units(design) if units is None else units
+    sums = sum_rows(design, columns, blocks)
     statistics = CrossProducts(
         columns=columns,
         blocks=blocks,
@@ -172,158 +148,14 @@ def cross_products(
         n_rows=n,
         sum_weights=float(n if weights is None else weights.sum()),
         sum_log_weights=float(0 if weights is None else np.log(weights).sum()),
-        tt=tt,
-        s=s,
-        b=b,
-        n=_between_factors(design, by_factor),
+        tt=sums.tt,
+        s=sums.s,
+        b=sums.b,
+        n=sums.n,
     )
     if units is not None:
         return statistics
     return _change_columns(statistics, _moments(statistics))
-
-
-def _sums(
-    design: Design,
-    units: Standardization,
-    by_factor: list[list[tuple[Block, Standardization]]],
-) -> tuple[FloatArray, tuple[FloatArray, ...], tuple[FloatArray, ...]]:
-    """Return tt, s and b, made chunk by chunk of rows."""
-    width = len(units.scale)
-    tt = np.zeros((width, width))
-    q = [sum(block.term.q for block, _ in terms) for terms in by_factor]
-    s = [np.zeros((f.n_levels, k, k)) for f, k in zip(design.factors, q, strict=True)]
-    b = [
-        np.zeros((f.n_levels, k, width)) for f, k in zip(design.factors, q, strict=True)
-    ]
-    for rows in _chunks(design):
-        T = standardized_rows(design, units, rows)
-        weights = None if design.weights is None else design.weights[rows]
-        tt += T.T @ (T if weights is None else T * weights[:, None])
-        for f, terms in enumerate(by_factor):
-            z = _coefficient_columns(terms, rows)
-            _add_group_sums(design.factors[f], rows, z, weights, T, s[f], b[f])
-    return tt, tuple(s), tuple(b)
-
-
-def _chunks(design: Design) -> Iterator[slice]:
-    """Cut the rows so that sums over levels cost no more than the rows do."""
-    most_levels = max((factor.n_levels for factor in design.factors), default=0)
-    size = max(ROWS_AT_ONCE, 2 * most_levels)
-    for start in range(0, len(design.y), size):
-        yield slice(start, start + size)
-
-
-def _provisional_units(design: Design) -> Standardization:
-    """Return the moments of the first chunk of rows: near enough to work in."""
-    head = slice(0, ROWS_AT_ONCE)
-    columns = np.column_stack([design.X[head], design.y[head]])
-    center = columns.mean(axis=0) if design.intercept else np.zeros(columns.shape[1])
-    scale = deviation(np.mean((columns - center) ** 2, axis=0), center)
-    if not design.intercept:
-        return Standardization(center, scale)
-    return Standardization(np.append(0.0, center), np.append(1.0, scale))
-
-
-def standardized_rows(
-    design: Design, units: Standardization, rows: slice
-) -> FloatArray:
-    """Return rows of T = [1 X y] in the given units."""
-    first = int(design.intercept)
-    X, y = design.X[rows], design.y[rows]
-    T = np.empty((len(y), len(units.scale)))
-    T[:, :first] = 1.0
-    T[:, first:-1] = X
-    T[:, -1] = y
-    if first:
-        T[:, 1:] -= units.center[1:]
-    T *= 1.0 / units.scale
-    return T if units.mix is None else T @ units.mix
-
-
-def _coefficient_columns(
-    terms: list[tuple[Block, Standardization]], rows: slice
-) -> list[FloatArray | None]:
-    """Return a factor's standardised z columns; None stands for ones."""
-    columns: list[FloatArray | None] = []
-    for block, units in terms:
-        first = int(block.intercept)
-        if block.intercept and units.scale[0] == 1.0:
-            columns.append(None)
-        elif block.intercept:
-            n = len(block.slopes[0][rows])
-            columns.append(np.full(n, 1.0 / units.scale[0]))
-        for j, z in enumerate(block.slopes, start=first):
-            columns.append((z[rows] - units.center[j]) / units.scale[j])
-    return columns
-
-
-def _add_group_sums(
-    factor: Factor,
-    rows: slice,
-    z: list[FloatArray | None],
-    weights: FloatArray | None,
-    T: FloatArray,
-    s: FloatArray,
-    b: FloatArray,
-) -> None:
-    """Add a chunk's Z_g'W Z_g to s and Z_g'W T to b, for every level g.
-
-    A product with the (levels x rows) matrix of z reads the rows once, in
-    order, and is as fast as memory allows; `np.add.at` is many times slower.
-    """
-    codes = factor.codes[rows]
-    m = len(codes)
-    indptr = np.arange(m + 1, dtype=codes.dtype)
-    for i, z_i in enumerate(z):
-        wz = _product(z_i, weights)
-        data = np.ones(m) if wz is None else wz
-        by_level = sparse.csc_array((data, codes, indptr), (len(s), m))
-        b[:, i] += np.asarray(by_level @ T)
-        for j in range(i + 1):
-            s[:, i, j] += np.bincount(codes, _product(wz, z[j]), len(s))
-            s[:, j, i] = s[:, i, j]
-
-
-def _product(a: FloatArray | None, b: FloatArray | None) -> FloatArray | None:
-    """Return a * b, where None stands for ones."""
-    if a is None or b is None:
-        return b if a is None else a
-    return a * b
-
-
-def _between_factors(
-    design: Design, by_factor: list[list[tuple[Block, Standardization]]]
-) -> dict[tuple[int, int], sparse.csr_array]:
-    """Return Z_f'W Z_h for every pair of factors f < h.
-
-    Every pair of levels that occurs together has its whole q_f x q_h block
-    stored, zeros included, so that the pattern is that of the levels.
-    """
-    everything = slice(0, len(design.y))
-    z = [_coefficient_columns(terms, everything) for terms in by_factor]
-    products = {}
-    for f, h in combinations(range(len(z)), 2):
-        rows, columns, values = [], [], []
-        for i, z_i in enumerate(z[f]):
-            wz = _product(z_i, design.weights)
-            for j, z_j in enumerate(z[h]):
-                value = _product(wz, z_j)
-                rows.append(_positions(design.factors[f], len(z[f]), i))
-                columns.append(_positions(design.factors[h], len(z[h]), j))
-                values.append(np.ones(len(design.y)) if value is None else value)
-        shape = tuple(design.factors[k].n_levels * len(z[k]) for k in (f, h))
-        entries = (np.concatenate(rows), np.concatenate(columns))
-        products[f, h] = sparse.coo_array(
-            (np.concatenate(values), entries), shape
-        ).tocsr()
-    return products
-
-
-def _positions(factor: Factor, q: int, i: int) -> IntArray:
-    """Return every row's position of coefficient i in the level-major order."""
-    if q == 1:
-        return factor.codes
-    return factor.codes.astype(np.int64) * q + i
 
 
 def _moments(statistics: CrossProducts) -> Standardization:

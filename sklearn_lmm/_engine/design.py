@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 from sklearn_lmm.covariance import Covariance
@@ -71,13 +72,13 @@ class Block:
 class Design:
     """y = X beta + sum over blocks of Z_k b_k + e, all in the user's units.
 
-    X : (n, p) columns of the fixed part, without the intercept
+    X : (n, p) columns of the fixed part, without the intercept, dense or sparse
     y : (n,) response, less any offset
     intercept : whether the fixed part has an intercept, which then comes first
     weights : (n,) positive, or None for ones
     """
 
-    X: FloatArray
+    X: FloatArray | sparse.csr_array
     y: FloatArray
     intercept: bool
     factors: tuple[Factor, ...] = ()
@@ -137,9 +138,7 @@ def deviation(mean_square: FloatArray, center: FloatArray) -> FloatArray:
     return np.where(scale > CONSTANT * np.abs(center), scale, 1.0)
 
 
-def standardize_block(
-    block: Block, weights: FloatArray | None, n: int
-) -> Standardization:
+def standardize_block(block: Block, weights: FloatArray | None) -> Standardization:
     """Return the standardisation of a block's columns that keeps its model.
 
     Affine, scale or common, as the covariance structure allows.

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Criterion
-from sklearn_lmm._engine.cross_products import (
-    CrossProducts,
-    cross_products,
-    standardized_rows,
-)
+from sklearn_lmm._engine.cross_products import CrossProducts, cross_products
 from sklearn_lmm._engine.design import Design, Standardization
 from sklearn_lmm._engine.factor_single import pool_levels
 from sklearn_lmm._engine.linalg import residual_norms
@@ -25,6 +22,7 @@ from sklearn_lmm._engine.result import (
     result_of,
     user_theta,
 )
+from sklearn_lmm._engine.row_sums import standardized_rows
 from sklearn_lmm._types import BoolArray, FloatArray
 
 RANK = 1e-7
@@ -34,7 +32,7 @@ RANK_SUSPECT = 1e-5
 """The same, where only cross-products are known."""
 
 NEARLY_DEPENDENT = 1e-3
-"""Columns that leave less of themselves than this are judged by the rows."""
+"""Columns of a dense X that leave less than this are judged by the rows."""
 
 FLAT = 1e-9
 """Derivatives below this, per level, mean that the criterion does not depend."""
@@ -52,8 +50,9 @@ def fit(
 ) -> LMMFit:
     """Fit a model to rows: their cross-products, then `fit_statistics`."""
     statistics = cross_products(design)
-    kept = residual_norms(statistics.tt[:-1, :-1], RANK_SUSPECT) > NEARLY_DEPENDENT
-    if not kept.all():
+    left = residual_norms(statistics.tt[:-1, :-1], RANK_SUSPECT)
+    kept = left > RANK_SUSPECT
+    if (left <= NEARLY_DEPENDENT).any() and not sparse.issparse(design.X):
         kept, units = _columns_by_rows(design, statistics.columns)
         if units is not None:
             statistics = cross_products(design, units)

@@ -28,6 +28,8 @@ from sklearn_lmm._engine.result import (
 )
 from sklearn_lmm._types import BoolArray, FloatArray
 
+TINY = np.finfo(float).tiny
+
 STEP = 1e-5
 """Relative step of central differences by theta."""
 
@@ -71,7 +73,8 @@ class PredictionError:
         known = self._standardized(rows)
         J = self._at.sensitivity(known)
         covariance = 2.0 * _pseudo_inverse(self._at.of_beta.observed_hessian)
-        return self.fit.sigma**2 * np.sum((J @ covariance) * J, axis=1)
+        relative = np.asarray(np.sum((J @ covariance) * J, axis=1))
+        return self.fit.sigma**2 * relative
 
     def degrees_of_freedom(
         self, rows: NewRows, counts_unseen: BoolArray, *, observation: bool
@@ -98,7 +101,7 @@ class PredictionError:
             gradient.append((above - below) / (2.0 * step[m]))
         g = np.stack(gradient, axis=1)
         spread = np.sum((g @ self._parameter_covariance) * g, axis=1)
-        return 2.0 * relative**2 / np.maximum(spread, np.finfo(float).tiny)
+        return np.asarray(2.0 * relative**2 / np.maximum(spread, TINY))
 
     @cached_property
     def _parameter_covariance(self) -> FloatArray:
@@ -158,7 +161,7 @@ class _Solution:
 
     def relative_variance(self, rows: _Known, counts_unseen: BoolArray) -> FloatArray:
         """Return d'H^-1 d + z'C z + z_new'Psi z_new (n,)."""
-        variance = np.sum(self._whitened(rows) ** 2, axis=1)
+        variance = np.asarray(np.sum(self._whitened(rows) ** 2, axis=1))
         variance += self.of_effects.state.posterior_variances(rows.codes, rows.z)
         for L, z_new, counts in zip(
             self.of_effects.L, rows.z_new, counts_unseen, strict=True

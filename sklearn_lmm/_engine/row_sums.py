@@ -1,0 +1,220 @@
+"""The pass over the rows: sums of products, made chunk by chunk of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from sklearn_lmm._engine.design import (
+    Block,
+    Design,
+    Factor,
+    Standardization,
+    deviation,
+)
+from sklearn_lmm._types import FloatArray, IntArray
+
+ROWS_AT_ONCE = 1 << 15
+"""Rows of T made at a time: small enough for the processor's cache."""
+
+Columns = list[tuple[Block, Standardization]]
+"""The terms of one factor, with the units of their columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """tt, s, b and n as `cross_products` names them."""
+
+    tt: FloatArray
+    s: tuple[FloatArray, ...]
+    b: tuple[FloatArray, ...]
+    n: dict[tuple[int, int], sparse.csr_array]
+
+
+def sum_rows(
+    design: Design, units: Standardization, blocks: tuple[Standardization, ...]
+) -> RowSums:
+    """Return the sums, with T and the columns of every term in the given units."""
+    by_factor: list[Columns] = [[] for _ in design.factors]
+    for block, block_units in zip(design.blocks, blocks, strict=True):
+        by_factor[block.factor].append((block, block_units))
+    width = len(units.scale)
+    tt = np.zeros((width, width))
+    q = [sum(block.term.q for block, _ in terms) for terms in by_factor]
+    s = [np.zeros((f.n_levels, k, k)) for f, k in zip(design.factors, q, strict=True)]
+    b = [
+        np.zeros((f.n_levels, k, width)) for f, k in zip(design.factors, q, strict=True)
+    ]
+    for rows in _chunks(design):
+        T = _rows_of_T(design, units, rows)
+        weights = None if design.weights is None else design.weights[rows]
+        tt += _dense(T.T @ _weighted(T, weights))
+        for f, terms in enumerate(by_factor):
+            z = _coefficient_columns(terms, rows)
+            _add_group_sums(design.factors[f], rows, z, weights, T, s[f], b[f])
+    return RowSums(tt, tuple(s), tuple(b), _between_factors(design, by_factor))
+
+
+def provisional_units(design: Design) -> Standardization:
+    """Return the moments of the first rows: near enough to work in.
+
+    Sparse columns are not shifted, or they would be sparse no longer.
+    """
+    head = slice(0, ROWS_AT_ONCE)
+    y = design.y[head]
+    if sparse.issparse(design.X):
+        squares = design.X[head].power(2).mean(axis=0)
+        center = np.append(np.zeros(design.X.shape[1]), y.mean())
+        square = np.append(squares, np.mean((y - y.mean()) ** 2))
+    else:
+        columns = np.column_stack([design.X[head], y])
+        center = columns.mean(axis=0)
+        square = np.mean((columns - center) ** 2, axis=0)
+    if not design.intercept:
+        square += center**2 * (center != 0.0)
+        center = np.zeros_like(center)
+        return Standardization(center, deviation(square, center))
+    scale = deviation(square, center)
+    return Standardization(np.append(0.0, center), np.append(1.0, scale))
+
+
+def standardized_rows(
+    design: Design, units: Standardization, rows: slice
+) -> FloatArray:
+    """Return rows of T = [1 X y] in the given units, for a dense X."""
+    first = int(design.intercept)
+    X, y = design.X[rows], design.y[rows]
+    T = np.empty((len(y), len(units.scale)))
+    T[:, :first] = 1.0
+    T[:, first:-1] = np.asarray(X)
+    T[:, -1] = y
+    if first:
+        T[:, 1:] -= units.center[1:]
+    T *= 1.0 / units.scale
+    return T if units.mix is None else T @ units.mix
+
+
+def _rows_of_T(
+    design: Design, units: Standardization, rows: slice
+) -> FloatArray | sparse.csr_array:
+    if not sparse.issparse(design.X):
+        return standardized_rows(design, units, rows)
+    X, y = design.X[rows], design.y[rows]
+    ones = np.ones((len(y), int(design.intercept)))
+    y_s = (y - units.center[-1]) / units.scale[-1]
+    columns = slice(int(design.intercept), -1)
+    X_s = X @ sparse.diags_array(1.0 / units.scale[columns])
+    parts = [sparse.csr_array(ones), X_s, sparse.csr_array(y_s[:, None])]
+    return sparse.csr_array(sparse.hstack(parts, format="csr"))
+
+
+def _chunks(design: Design) -> Iterator[slice]:
+    """Cut the rows so that sums over levels cost no more than the rows do."""
+    n = len(design.y)
+    most_levels = max((factor.n_levels for factor in design.factors), default=0)
+    size = n if sparse.issparse(design.X) else max(ROWS_AT_ONCE, 2 * most_levels)
+    for start in range(0, n, size):
+        yield slice(start, start + size)
+
+
+def _coefficient_columns(terms: Columns, rows: slice) -> list[FloatArray | None]:
+    """Return a factor's standardised z columns; None stands for ones."""
+    columns: list[FloatArray | None] = []
+    for block, units in terms:
+        first = int(block.intercept)
+        if block.intercept and units.scale[0] == 1.0:
+            columns.append(None)
+        elif block.intercept:
+            n = len(block.slopes[0][rows])
+            columns.append(np.full(n, 1.0 / units.scale[0]))
+        for j, z in enumerate(block.slopes, start=first):
+            columns.append((z[rows] - units.center[j]) / units.scale[j])
+    return columns
+
+
+def _add_group_sums(
+    factor: Factor,
+    rows: slice,
+    z: list[FloatArray | None],
+    weights: FloatArray | None,
+    T: FloatArray | sparse.csr_array,
+    s: FloatArray,
+    b: FloatArray,
+) -> None:
+    """Add a chunk's Z_g'W Z_g to s and Z_g'W T to b, for every level g.
+
+    A product with the (levels x rows) matrix of z reads the rows once, in
+    order, and is as fast as memory allows; `np.add.at` is many times slower.
+    """
+    codes = factor.codes[rows]
+    m = len(codes)
+    indptr = np.arange(m + 1, dtype=codes.dtype)
+    for i, z_i in enumerate(z):
+        wz = _product(z_i, weights)
+        data = np.ones(m) if wz is None else wz
+        by_level = sparse.csc_array((data, codes, indptr), (len(s), m))
+        b[:, i] += _dense(by_level @ T)
+        for j in range(i + 1):
+            s[:, i, j] += np.bincount(codes, _product(wz, z[j]), len(s))
+            s[:, j, i] = s[:, i, j]
+
+
+def _weighted(
+    T: FloatArray | sparse.csr_array, weights: FloatArray | None
+) -> FloatArray | sparse.csr_array:
+    if weights is None:
+        return T
+    return (
+        sparse.diags_array(weights) @ T if sparse.issparse(T) else T * weights[:, None]
+    )
+
+
+def _dense(product: Any) -> FloatArray:
+    return np.asarray(product.toarray() if sparse.issparse(product) else product)
+
+
+def _product(a: FloatArray | None, b: FloatArray | None) -> FloatArray | None:
+    """Return a * b, where None stands for ones."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a * b
+
+
+def _between_factors(
+    design: Design, by_factor: list[Columns]
+) -> dict[tuple[int, int], sparse.csr_array]:
+    """Return Z_f'W Z_h for every pair of factors f < h.
+
+    Every pair of levels that occurs together has its whole q_f x q_h block
+    stored, zeros included, so that the pattern is that of the levels.
+    """
+    everything = slice(0, len(design.y))
+    z = [_coefficient_columns(terms, everything) for terms in by_factor]
+    products = {}
+    for f, h in combinations(range(len(z)), 2):
+        rows, columns, values = [], [], []
+        for i, z_i in enumerate(z[f]):
+            wz = _product(z_i, design.weights)
+            for j, z_j in enumerate(z[h]):
+                value = _product(wz, z_j)
+                rows.append(_positions(design.factors[f], len(z[f]), i))
+                columns.append(_positions(design.factors[h], len(z[h]), j))
+                values.append(np.ones(len(design.y)) if value is None else value)
+        shape = tuple(design.factors[k].n_levels * len(z[k]) for k in (f, h))
+        entries = (np.concatenate(rows), np.concatenate(columns))
+        products[f, h] = sparse.coo_array(
+            (np.concatenate(values), entries), shape
+        ).tocsr()
+    return products
+
+
+def _positions(factor: Factor, q: int, i: int) -> IntArray:
+    """Return every row's position of coefficient i in the level-major order."""
+    if q == 1:
+        return factor.codes
+    return factor.codes.astype(np.int64) * q + i
