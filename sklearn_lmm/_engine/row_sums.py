@@ -175,7 +175,7 @@ def _weighted(
 
 
 def _dense(product: Any) -> FloatArray:
-    return np.asarray(product.toarray() if sparse.issparse(product) else product)
+    return np.asarray(product.toarray() if hasattr(product, "toarray") else product)
 
 
 def _product(a: FloatArray | None, b: FloatArray | None) -> FloatArray | None:
