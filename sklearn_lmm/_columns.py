@@ -13,20 +13,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_lmm._labels import as_array, is_polars
+from sklearn_lmm._types import AnyArray, FloatArray
 from sklearn_lmm.terms import Reference
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """X with checked form: n_rows, columns by position or name.
+    """X, its form checked: columns by position or name, as they are or as numbers.
 
     data : a pandas or polars DataFrame, or a 2-D array
     names : of the columns; x0, x1, … where X has none
@@ -160,16 +158,17 @@ class Table:
             )
 
 
+# What `infer_dtype` calls a column without text.
 _NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
 
 
-def _has_text(column: NDArray[Any]) -> bool:
+def _has_text(column: AnyArray) -> bool:
     if pd.api.types.infer_dtype(column, skipna=True) in _NUMERIC:
         return False
     return any(isinstance(value, str) for value in column)
 
 
-def _as_float(column: NDArray[Any]) -> FloatArray:
+def _as_float(column: AnyArray) -> FloatArray:
     return np.where(pd.isna(column), np.nan, column).astype(np.float64)
 
 
@@ -203,6 +202,7 @@ def read_table(
     """
     min_rows = 2 if fitting else 1
     data = X
+    # Sparse, 1-D and empty X come before the columns are counted and compared.
     if isinstance(X, pd.DataFrame) or (is_polars(X) and hasattr(X, "columns")):
         _check_frame(X, min_rows)
     else:

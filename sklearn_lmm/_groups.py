@@ -16,10 +16,12 @@ class GroupColumns:
 
     names : of the columns, None for those of an array or a series without name
     columns : series or 1-D arrays
+    framed : whether they were columns of a frame
     """
 
     names: tuple[str | None, ...]
     columns: tuple[Any, ...]
+    framed: bool
 
     @property
     def named(self) -> bool:
@@ -64,7 +66,10 @@ def read_groups(groups: Any, n_rows: int) -> GroupColumns | None:
                 f"groups has {len(column)} rows, but X has {n_rows}: "
                 "one label is needed for each row."
             )
-    return GroupColumns(tuple(names), tuple(columns)) if columns else None
+    if not columns:
+        return None
+    framed = hasattr(groups, "columns")
+    return GroupColumns(tuple(names), tuple(columns), framed)
 
 
 def _split(groups: Any) -> tuple[list[str | None], list[Any]]:

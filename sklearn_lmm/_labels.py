@@ -8,17 +8,15 @@ text never matches numbers.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Number
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-IntArray = NDArray[np.intp]
-Labels = NDArray[Any]
+from sklearn_lmm._types import AnyArray, BoolArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +24,12 @@ class Levels:
     """The levels of a factor, each used by at least one row at fit.
 
     name : of the factor
-    labels : (n_levels,) sorted if they can be, else in order of appearance
+    labels : (n_levels,) in the order of the categories, if they were categorical;
+        else sorted if they can be, else in order of appearance
     """
 
     name: str
-    labels: Labels
+    labels: AnyArray
 
     def match(self, column: Any) -> IntArray:
         """Return the codes (n,) of new rows, -1 for unknown and missing labels.
@@ -41,8 +40,18 @@ class Levels:
             If the labels are text here and were numbers at fit, or the like.
         """
         codes, labels = encode(column, self.name)
+        return np.append(self.positions(labels), -1)[codes]
+
+    def positions(self, labels: AnyArray) -> IntArray:
+        """Return where each label is among the levels, -1 if it is not.
+
+        Raises
+        ------
+        ValueError
+            As `match` does.
+        """
         if not len(labels):
-            return codes
+            return np.empty(0, dtype=np.intp)
         now, then = kind_of(labels, self.name), kind_of(self.labels, self.name)
         if now != then:
             raise ValueError(
@@ -50,11 +59,27 @@ class Levels:
                 f"{then} ({_type_of(self.labels)}) at fit. Labels of different types "
                 "never match; convert one of them."
             )
-        return np.append(_positions(labels, self.labels), -1)[codes]
+        return _positions(labels, self.labels)
+
+    def joined(self, other: Levels) -> Levels:
+        """Return these levels and the new ones of another set of rows.
+
+        In sorted order if these are; else the new ones come last.
+        """
+        new = other.labels[self.positions(other.labels) < 0]
+        if not len(new):
+            return self
+        if self.labels.dtype.kind != new.dtype.kind:
+            labels = np.concatenate([self.labels.astype(object), new.astype(object)])
+        else:
+            labels = np.concatenate([self.labels, new])
+        if _is_sorted(self.labels):
+            labels = labels[_order(np.arange(len(labels)), labels)]
+        return Levels(self.name, labels)
 
 
 def learn_levels(
-    column: Any, name: str, rows: IntArray | None
+    column: Any, name: str, rows: IntArray | None = None
 ) -> tuple[IntArray, Levels]:
     """Return the codes (n,) of a factor's rows and its levels.
 
@@ -68,13 +93,15 @@ def learn_levels(
     codes, labels = encode(column, name)
     _check_complete(codes, name, rows)
     kind_of(labels, name)
+    if _has_own_order(column):
+        return codes, Levels(name, labels)
     order = _order(codes, labels)
     rank = np.empty(len(order), dtype=np.intp)
     rank[order] = np.arange(len(order))
     return rank[codes], Levels(name, labels[order])
 
 
-def encode(column: Any, name: str) -> tuple[IntArray, Labels]:
+def encode(column: Any, name: str) -> tuple[IntArray, AnyArray]:
     """Return codes (n,), -1 for missing, and the labels that they point to.
 
     Small integers and categoricals are counted, in O(n); anything else is
@@ -111,56 +138,12 @@ def first_difference(one: Any, other: Any, name: str) -> int | None:
     return int(different[0]) if len(different) else None
 
 
-@dataclass(frozen=True, eq=False)
-class Interaction:
-    """The occupied combinations of several factors' levels.
-
-    The code of a pair (a, b) is the position of a * size + b among `keys`, with
-    size the number of levels of b; a third factor is paired with that code, and
-    so on.  Occupied combinations only, so that keys stay small.
-
-    sizes : the number of levels of the second factor, the third, …
-    keys : for each of them, the sorted keys
-    """
-
-    sizes: tuple[int, ...]
-    keys: tuple[IntArray, ...]
-
-    def match(self, codes: Sequence[IntArray]) -> IntArray:
-        """Return the codes of combinations, -1 where one part is unknown or new."""
-        pairs, *others = codes
-        for other, size, keys in zip(others, self.sizes, self.keys, strict=True):
-            key = pairs * size + other
-            position = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-            known = (pairs >= 0) & (other >= 0) & (keys[position] == key)
-            pairs = np.where(known, position, -1)
-        return pairs
-
-
-def learn_interaction(
-    codes: Sequence[IntArray], levels: Sequence[Levels], name: str
-) -> tuple[IntArray, Levels, Interaction]:
-    """Return codes, levels (their labels are tuples) and how to match new rows."""
-    combined, *others = codes
-    sizes, keys = [], []
-    for other, part in zip(others, levels[1:], strict=True):
-        sizes.append(len(part.labels))
-        key, combined = np.unique(combined * sizes[-1] + other, return_inverse=True)
-        keys.append(key)
-    example = np.empty(len(keys[-1]), dtype=np.intp)
-    example[combined] = np.arange(len(combined))
-    parts = [part.labels[c[example]] for c, part in zip(codes, levels, strict=True)]
-    labels = np.empty(len(example), dtype=object)
-    labels[:] = list(zip(*(part.tolist() for part in parts), strict=True))
-    return combined, Levels(name, labels), Interaction(tuple(sizes), tuple(keys))
-
-
 def is_polars(data: Any) -> bool:
     """Whether data is a frame or series of polars, without importing it."""
     return type(data).__module__.partition(".")[0] == "polars"
 
 
-def as_array(data: Any) -> NDArray[Any]:
+def as_array(data: Any) -> AnyArray:
     """Return data as an array, whose entries have kept their types."""
     values = np.asarray(data)
     # From a list NumPy would make text of everything as soon as one entry is.
@@ -169,7 +152,7 @@ def as_array(data: Any) -> NDArray[Any]:
     return values
 
 
-def kind_of(labels: Labels, name: str) -> str:
+def kind_of(labels: AnyArray, name: str) -> str:
     """Return "numbers", "text", "times" or "objects"; refuse text with numbers."""
     if labels.dtype.kind in "biuf":
         return "numbers"
@@ -192,11 +175,11 @@ def kind_of(labels: Labels, name: str) -> str:
     return "times" if times else "objects"
 
 
-def _type_of(labels: Labels) -> str:
+def _type_of(labels: AnyArray) -> str:
     return type(labels[0]).__name__ if labels.dtype == object else str(labels.dtype)
 
 
-def _encode_pandas(column: pd.Series) -> tuple[IntArray, Labels]:
+def _encode_pandas(column: pd.Series) -> tuple[IntArray, AnyArray]:
     dtype: Any = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         categories = dtype.categories.to_numpy()
@@ -210,7 +193,7 @@ def _encode_pandas(column: pd.Series) -> tuple[IntArray, Labels]:
     return codes, _plain(labels.to_numpy())
 
 
-def _encode_polars(column: Any) -> tuple[IntArray, Labels]:
+def _encode_polars(column: Any) -> tuple[IntArray, AnyArray]:
     import polars as pl
 
     if column.dtype == pl.String:
@@ -226,7 +209,7 @@ def _encode_polars(column: Any) -> tuple[IntArray, Labels]:
     return codes, column.gather(example[:-1]).cast(pl.String).to_numpy()
 
 
-def _encode_array(values: NDArray[Any]) -> tuple[IntArray, Labels]:
+def _encode_array(values: AnyArray) -> tuple[IntArray, AnyArray]:
     if values.dtype.kind in "biu":
         counted = _count(values)
     elif values.dtype.kind == "f":
@@ -241,8 +224,8 @@ def _encode_array(values: NDArray[Any]) -> tuple[IntArray, Labels]:
 
 
 def _count(
-    values: NDArray[Any], missing: NDArray[np.bool_] | None = None
-) -> tuple[IntArray, Labels] | None:
+    values: AnyArray, missing: BoolArray | None = None
+) -> tuple[IntArray, AnyArray] | None:
     """Encode whole numbers of a small range by counting; None for any others."""
     present = values if missing is None else values[~missing]
     if not len(present):
@@ -276,7 +259,7 @@ def _compact(codes: IntArray, size: int) -> tuple[IntArray, IntArray]:
     return renumbered[codes], used
 
 
-def _plain(labels: Labels) -> Labels:
+def _plain(labels: AnyArray) -> AnyArray:
     """Return labels that are Python numbers as an array of numbers."""
     if labels.dtype == object and len(labels):
         types = set(map(type, labels.tolist()))
@@ -296,7 +279,12 @@ def _check_complete(codes: IntArray, name: str, rows: IntArray | None) -> None:
         )
 
 
-def _order(codes: IntArray, labels: Labels) -> IntArray:
+def _has_own_order(column: Any) -> bool:
+    """Say whether the levels come in an order that the user gave them."""
+    return isinstance(getattr(column, "dtype", None), pd.CategoricalDtype)
+
+
+def _order(codes: IntArray, labels: AnyArray) -> IntArray:
     if labels.dtype != object:
         return np.argsort(labels, kind="stable")
     values = labels.tolist()
@@ -308,7 +296,14 @@ def _order(codes: IntArray, labels: Labels) -> IntArray:
         return np.argsort(first_row)
 
 
-def _positions(labels: Labels, levels: Labels) -> IntArray:
+def _is_sorted(labels: AnyArray) -> bool:
+    try:
+        return all(a <= b for a, b in pairwise(labels.tolist()))
+    except TypeError:
+        return False
+
+
+def _positions(labels: AnyArray, levels: AnyArray) -> IntArray:
     """Return where each label is among the levels, -1 for those that are not."""
     if labels.dtype.kind in "biuf" and levels.dtype.kind in "biuf":
         return _number_positions(_whole(labels), _whole(levels))
@@ -318,14 +313,14 @@ def _positions(labels: Labels, levels: Labels) -> IntArray:
     return np.array([codes.get(label, -1) for label in labels.tolist()], dtype=np.intp)
 
 
-def _number_positions(labels: Labels, levels: Labels) -> IntArray:
+def _number_positions(labels: AnyArray, levels: AnyArray) -> IntArray:
     order = np.argsort(levels, kind="stable")
     levels = levels[order]
     position = np.minimum(np.searchsorted(levels, labels), len(levels) - 1)
     return np.where(levels[position] == labels, order[position], -1)
 
 
-def _whole(numbers: Labels) -> Labels:
+def _whole(numbers: AnyArray) -> AnyArray:
     """Return integers where all are whole, so that large ones compare exactly."""
     if numbers.dtype.kind == "f":
         exact = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2.0**53)

@@ -15,43 +15,19 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 
 from sklearn_lmm._columns import (
-    FloatArray,
     Table,
     listed,
     read_response,
     read_table,
     read_weights,
 )
+from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Block, Design, Factor
+from sklearn_lmm._grouping import FactorLevels, learn_factor
 from sklearn_lmm._groups import GroupColumns, read_groups
-from sklearn_lmm._labels import (
-    IntArray,
-    Interaction,
-    Levels,
-    first_difference,
-    learn_interaction,
-    learn_levels,
-)
+from sklearn_lmm._labels import first_difference, learn_levels
 from sklearn_lmm._roles import Roles, Source, assign_roles
-
-
-@dataclass(frozen=True, eq=False)
-class FactorLevels:
-    """How the labels of a grouping factor become its codes.
-
-    levels : of the factor; tuples label the levels of an interaction
-    parts : the levels of its sources
-    interaction : of the parts, None if there is only one
-    """
-
-    levels: Levels
-    parts: tuple[Levels, ...]
-    interaction: Interaction | None
-
-    def match(self, columns: Sequence[Any]) -> IntArray:
-        """Return the codes of rows, given the labels of every part."""
-        codes = [part.match(c) for part, c in zip(self.parts, columns, strict=True)]
-        return codes[0] if self.interaction is None else self.interaction.match(codes)
+from sklearn_lmm._types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +81,19 @@ class Layout:
         )
         return Rows(X_fixed, offset, codes, slopes, tuple(labels.absent))
 
+    def joined(self, other: Layout) -> Layout:
+        """Return the layout of these rows and the other's together."""
+        pairs = zip(self.factors, other.factors, strict=True)
+        return Layout(self.roles, tuple(mine.joined(more) for mine, more in pairs))
+
+    def arrange(self, statistics: CrossProducts) -> CrossProducts:
+        """Return statistics with their levels in the order of this layout."""
+        index = [
+            factor.positions(levels)
+            for factor, levels in zip(self.factors, statistics.levels, strict=True)
+        ]
+        return statistics.with_levels([f.labels for f in self.factors], index)
+
     def _codes(self, labels: _NewLabels, factor: int, refuse_unknown: bool) -> IntArray:
         grouping = self.roles.groupings[factor]
         columns = [labels.of(self.roles.sources[part]) for part in grouping.parts]
@@ -141,22 +130,58 @@ def learn(
         table,
         labels,
     )
+    columns = [_fit_labels(source, table, labels) for source in roles.sources]
+    return _assemble(roles, table, columns, response, weights)
+
+
+def learn_more(
+    estimator: Any, layout: Layout, X: Any, y: Any, groups: Any, sample_weight: Any
+) -> tuple[Layout, Design]:
+    """Read more rows of a model, whose levels may be new.
+
+    The layout returned knows the levels of these rows only.
+
+    Raises
+    ------
+    ValueError
+        As `learn`, and if the columns are not those of the fit.
+    """
+    roles = layout.roles
+    table = read_table(estimator, X, fitting=False)
+    response = read_response(y, len(table))
+    weights = read_weights(sample_weight, response)
+    labels = _NewLabels(roles, table, read_groups(groups, len(table)))
+    columns = [labels.of(source) for source in roles.sources]
+    if labels.absent:
+        raise ValueError(
+            f"There are no labels of {listed(labels.absent)}: pass them as groups, "
+            "as at fit."
+        )
+    return _assemble(roles, table, columns, response, weights)
+
+
+def _assemble(
+    roles: Roles,
+    table: Table,
+    labels: Sequence[Any],
+    response: FloatArray,
+    weights: FloatArray | None,
+) -> tuple[Layout, Design]:
+    """Put rows together for the engine; those of weight 0 are left out."""
     X_fixed, offset, slopes = _numbers(roles, table)
+    response = response - offset
+    # Only now, so that a row is checked whatever its weight.
     rows = None
     if weights is not None and not weights.all():
         rows = np.flatnonzero(weights)
-        weights, X_fixed = weights[rows], X_fixed[rows]
+        X_fixed, response, weights = X_fixed[rows], response[rows], weights[rows]
         slopes = tuple(tuple(z[rows] for z in columns) for columns in slopes)
-    codes, factors = _learn_factors(roles, table, labels, rows)
-    response = response - offset
+    codes, factors = _learn_factors(roles, labels, rows)
     design = Design(
         X=X_fixed,
-        y=response if rows is None else response[rows],
+        y=response,
         intercept=roles.intercept,
-        factors=tuple(
-            Factor(c, factor.levels.labels)
-            for c, factor in zip(codes, factors, strict=True)
-        ),
+        factors=tuple(map(Factor, codes, (factor.labels for factor in factors))),
         blocks=tuple(
             Block(term.factor, term.structure, term.intercept, columns)
             for term, columns in zip(roles.terms, slopes, strict=True)
@@ -182,28 +207,28 @@ def _numbers(
     return X, offset, tuple(tuple(columns[j] for j in t.slopes) for t in roles.terms)
 
 
+def _fit_labels(source: Source, table: Table, groups: GroupColumns | None) -> Any:
+    column = None if source.column is None else table.column(source.column)
+    if groups is None or source.group is None:
+        return column
+    given = groups.columns[source.group]
+    _check_same(given, column, source.name)
+    return given
+
+
 def _learn_factors(
-    roles: Roles, table: Table, groups: GroupColumns | None, rows: IntArray | None
+    roles: Roles, labels: Sequence[Any], rows: IntArray | None
 ) -> tuple[list[IntArray], tuple[FactorLevels, ...]]:
-    learnt = []
-    for source in roles.sources:
-        column = None if source.column is None else table.column(source.column)
-        if groups is not None and source.group is not None:
-            given = groups.columns[source.group]
-            _check_same(given, column, source.name)
-            column = given
-        learnt.append(learn_levels(_rows_of(column, rows), source.name, rows))
-    factors, codes = [], []
+    learnt = [
+        learn_levels(_rows_of(column, rows), source.name, rows)
+        for source, column in zip(roles.sources, labels, strict=True)
+    ]
+    codes, factors = [], []
     for grouping in roles.groupings:
-        part_codes, parts = zip(*(learnt[part] for part in grouping.parts), strict=True)
-        interaction = None
-        combined, levels = part_codes[0], parts[0]
-        if len(parts) > 1:
-            combined, levels, interaction = learn_interaction(
-                part_codes, parts, grouping.name
-            )
-        codes.append(combined)
-        factors.append(FactorLevels(levels, parts, interaction))
+        parts = [learnt[part] for part in grouping.parts]
+        of_rows, levels = learn_factor([c for c, _ in parts], [p for _, p in parts])
+        codes.append(of_rows)
+        factors.append(levels)
     return codes, tuple(factors)
 
 
@@ -222,7 +247,11 @@ class _NewLabels:
     def __init__(self, roles: Roles, table: Table, groups: GroupColumns | None) -> None:
         self.table = table
         self.groups = groups
-        self.n_from_groups = sum(source.group is not None for source in roles.sources)
+        self.roles = roles
+        from_groups = [s for s in roles.sources if s.group is not None]
+        self.lone = (
+            len(from_groups) == 1 and groups is not None and len(groups.names) == 1
+        )
         self.absent: list[str] = []
 
     def of(self, source: Source) -> Any:
@@ -260,15 +289,15 @@ class _NewLabels:
     def _by_name(self, groups: GroupColumns, source: Source) -> int | None:
         if source.name in groups.names:
             return groups.names.index(source.name)
-        lone = len(groups.names) == 1 and self.n_from_groups == 1
-        return 0 if lone and source.any_name and source.group is not None else None
+        # A frame means its names; only a factor that had none takes what there is.
+        open_name = source.any_name and (not groups.framed or source.name == "groups")
+        return 0 if self.lone and open_name and source.group is not None else None
 
     def _by_position(self, groups: GroupColumns, source: Source) -> int | None:
-        if source.group is None:
-            return None
-        if len(groups.names) == 1 and self.n_from_groups == 1:
+        if self.lone and source.group is not None:
             return 0
-        return source.group if source.group < len(groups.names) else None
+        as_at_fit = len(groups.names) == self.roles.n_group_columns
+        return source.group if as_at_fit else None
 
 
 def _check_same(given: Any, column: Any, name: str) -> None:

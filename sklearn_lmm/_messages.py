@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._engine.design import Block, Design
-from sklearn_lmm._engine.fit import LMMFit
+from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout
 from sklearn_lmm._roles import Roles, Term
+from sklearn_lmm._types import BoolArray, FloatArray
 from sklearn_lmm.exceptions import (
     ConvergenceWarning,
     IdentifiabilityWarning,
@@ -136,13 +136,13 @@ def _collapsed(roles: Roles, design: Design, fit: LMMFit, block: int) -> str:
     )
 
 
-def _rms(block: Block) -> NDArray[np.float64]:
+def _rms(block: Block) -> FloatArray:
     """Return the root mean square of a block's columns: response per coefficient."""
     slopes = [float(np.sqrt(np.mean(z**2))) for z in block.slopes]
     return np.array([1.0] * block.intercept + slopes)
 
 
-def _constant_part(term: Term, varies: NDArray[np.bool_]) -> list[str]:
+def _constant_part(term: Term, varies: BoolArray) -> list[str]:
     if not varies.any():
         return [f"{_effects(term)} have no variance"]
     constant = _chosen(term, ~varies)
@@ -153,7 +153,7 @@ def _constant_part(term: Term, varies: NDArray[np.bool_]) -> list[str]:
 
 
 def _dependent_part(
-    term: Term, directions: NDArray[np.float64], covariance: NDArray[np.float64]
+    term: Term, directions: FloatArray, covariance: FloatArray
 ) -> list[str]:
     """Name the coefficients that vary, but not independently."""
     deviations = np.sqrt(np.diag(covariance).clip(0))
@@ -171,7 +171,7 @@ def _dependent_part(
     return [f"{_effects(term)}: {_spoken(names)} are {how}"]
 
 
-def _chosen(term: Term, which: NDArray[np.bool_]) -> list[str]:
+def _chosen(term: Term, which: BoolArray) -> list[str]:
     return [name for name, yes in zip(term.coefficients, which, strict=True) if yes]
 
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
@@ -29,6 +27,7 @@ from sklearn_lmm._results import (
     sparse_design,
     tidy_effects,
 )
+from sklearn_lmm._types import FloatArray
 from sklearn_lmm.exceptions import MissingGroupsWarning
 from sklearn_lmm.terms import parse_random
 
@@ -118,7 +117,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
     array([0.967, 0.   ])
     >>> new = pd.DataFrame({"dose": [1.0, 1.0], "clinic": ["b", "unheard of"]})
     >>> model.predict(new).round(2)
-    array([5.05, 3.42])
+    array([5.06, 3.42])
     """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
@@ -190,7 +189,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the data or a parameter cannot be used.
+            If the data or a parameter cannot be used; the message has the cure.
         """
         layout, design = learn(self, X, y, groups, sample_weight)
         result = fit(
@@ -229,7 +228,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         groups: Any = None,
         *,
         random_effects: bool | Sequence[str] = True,
-    ) -> NDArray[np.float64]:
+    ) -> FloatArray:
         """Predict the response, with the random effects of known levels.
 
         Parameters
@@ -252,11 +251,11 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the columns or labels cannot be used, or, with
-            `handle_unknown="error"`, if a level is unknown.
+            If columns, labels or (`handle_unknown="error"`) a level are refused.
         """
         check_is_fitted(self)
         rows = self._read(X, groups, random_effects)
+        # A fresh array, so that the effects can be added in place.
         prediction = fixed_part(self._layout, self.fit_, rows)
         for effect in contributions(self._layout, self.fit_, rows).values():
             prediction += effect
@@ -304,7 +303,6 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
 
         Examples
         --------
-        >>> from sklearn_lmm import MixedEffectsRegressor
         >>> X = [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]
         >>> y = [1.0, 2.2, 3.1, 3.9, 2.0, 3.3]
         >>> model = MixedEffectsRegressor(random=1).fit(X, y)
@@ -337,7 +335,6 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
 
         Examples
         --------
-        >>> from sklearn_lmm import MixedEffectsRegressor
         >>> X = [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]
         >>> y = [1.0, 2.2, 3.1, 3.9, 2.0, 3.3]
         >>> model = MixedEffectsRegressor(random=1).fit(X, y)
@@ -387,6 +384,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         wanted = any(term.needs_groups for term in parse_random(self.random))
         for method in ("fit", "predict", "score"):
             request = getattr(routing, method)
+            # None is "not set": what the user has set stays.
             if request.requests.get("groups") is None:
                 request.add_request(param="groups", alias=wanted)
         return routing

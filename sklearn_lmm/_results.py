@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sklearn_lmm._columns import FloatArray
-from sklearn_lmm._engine.fit import LMMFit
-from sklearn_lmm._labels import IntArray
+from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, Rows
 from sklearn_lmm._roles import Term
+from sklearn_lmm._types import FloatArray, IntArray
 
 
 def fixed_effects(layout: Layout, fit: LMMFit) -> pd.Series[float]:
@@ -52,7 +51,7 @@ def factor_frames(
 
 def _level_index(layout: Layout, factor: int) -> pd.Index:
     grouping = layout.roles.groupings[factor]
-    labels = layout.factors[factor].levels.labels
+    labels = layout.factors[factor].labels
     if len(grouping.parts) == 1:
         return pd.Index(labels, name=grouping.name, tupleize_cols=False)
     names = [layout.roles.sources[part].name for part in grouping.parts]
@@ -65,7 +64,7 @@ def tidy_effects(layout: Layout, fit: LMMFit, return_std: bool) -> pd.DataFrame:
     parts = []
     for factor, grouping in enumerate(layout.roles.groupings):
         names = layout.roles.coefficients(factor)
-        levels = layout.factors[factor].levels.labels
+        levels = layout.factors[factor].labels
         columns = {
             "factor": grouping.name,
             "level": np.repeat(levels.astype(object), len(names)),
@@ -119,7 +118,7 @@ def sparse_design(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, list[st
     """Return Z (n, sum G q), term by term and level by level, with column names."""
     blocks, names = [], []
     for term, slopes in zip(layout.roles.terms, rows.slopes, strict=True):
-        labels = layout.factors[term.factor].levels.labels
+        labels = layout.factors[term.factor].labels
         codes = rows.codes[term.factor]
         assert codes is not None
         blocks.append(_sparse_block(term, slopes, codes, len(labels)))
@@ -140,6 +139,7 @@ def _sparse_block(
     n, q = len(codes), len(term.coefficients)
     z = np.column_stack([np.ones(n) if c is None else c for c in _z(term, slopes)])
     known = codes >= 0
+    # Level by level, so that the coefficients of a level stand side by side.
     columns = codes[known, None] * q + np.arange(q)
     ends = np.concatenate([[0], np.cumsum(known) * q])
     return sparse.csr_array(

@@ -38,6 +38,15 @@ class Source:
     group: int | None
     any_name: bool = False
 
+    def joined(self, other: Source) -> Source:
+        """Return the places of both, which are said to hold the same labels."""
+        return Source(
+            self.name,
+            other.column if self.column is None else self.column,
+            other.group if self.group is None else self.group,
+            self.any_name or other.any_name,
+        )
+
 
 @dataclass(frozen=True)
 class Grouping:
@@ -79,6 +88,7 @@ class Roles:
     fixed : positions of the columns of the fixed part
     intercept : whether the fixed part has one
     offset : position of the offset, or None
+    n_group_columns : how many columns of labels `groups` had
     no_groups : whether a term asks for `groups` and there is none
     """
 
@@ -89,6 +99,7 @@ class Roles:
     sources: tuple[Source, ...]
     groupings: tuple[Grouping, ...]
     terms: tuple[Term, ...]
+    n_group_columns: int
     no_groups: bool
 
     @property
@@ -147,6 +158,7 @@ def assign_roles(
     for term in terms:
         resolver.add(term)
     offset_column = None if offset is None else _offset(offset, table)
+    # Also a column that `groups` repeats: it holds labels, whoever gives them.
     labels = {source.column for source in resolver.sources}
     return Roles(
         names=table.names,
@@ -156,6 +168,7 @@ def assign_roles(
         sources=tuple(resolver.sources),
         groupings=tuple(resolver.groupings),
         terms=tuple(resolver.terms),
+        n_group_columns=0 if groups is None else len(groups.names),
         no_groups=groups is None and any(term.group is None for term in terms),
     )
 
@@ -215,6 +228,7 @@ class _Resolver:
             source = Source(self.table.names[column], column, None)
         for position, known in enumerate(self.sources):
             if known.name == source.name:
+                self.sources[position] = known.joined(source)
                 return position
         self.sources.append(source)
         return len(self.sources) - 1

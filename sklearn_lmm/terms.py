@@ -7,12 +7,11 @@ are looked up later, when there are any.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Integral
-from typing import Any, NoReturn
+from typing import Any
 
+from sklearn_lmm._notation import parse_notation
 from sklearn_lmm.covariance import STRUCTURES, Covariance
 
 Reference = str | int
@@ -100,7 +99,7 @@ class RandomEffect:
 
     @property
     def needs_groups(self) -> bool:
-        """Whether only the `groups` argument can give the labels."""
+        """Whether the labels are asked for in the argument `groups`."""
         return self.group is None or "groups" in self.parts
 
 
@@ -146,7 +145,15 @@ def _parse_one(spec: Any) -> tuple[RandomEffect, ...]:
     if isinstance(spec, RandomEffect):
         return (spec,)
     if isinstance(spec, str) and "|" in spec:
-        return tuple(_Notation(spec).terms())
+        return tuple(
+            RandomEffect(
+                noted.group,
+                noted.slopes,
+                intercept=noted.intercept,
+                covariance="diagonal" if noted.independent else "unstructured",
+            )
+            for noted in parse_notation(spec)
+        )
     return (RandomEffect(spec),)
 
 
@@ -205,158 +212,4 @@ def _check_covariance(covariance: object) -> None:
             f"Unknown covariance {covariance!r}: expected one of "
             f"{', '.join(map(repr, STRUCTURES))}, or an instance of "
             "sklearn_lmm.covariance.Covariance."
-        )
-
-
-_TOKEN = re.compile(
-    r"\s*(?:(?P<name>[^\W\d][\w.]*|\.[^\W\d][\w.]*)|(?P<number>\d[\w.]*)"
-    r"|`(?P<quoted>[^`]+)`|(?P<symbol>\|\||\S)|(?P<end>$))"
-)
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-
-
-class _Notation:
-    """Recursive descent over one string of lme4's notation.
-
-    terms  := term ("+" term)*
-    term   := "(" coefs ("|" | "||") groups ")"
-    coefs  := ["+" | "-"] coef (("+" | "-") coef)*      coef := "0" | "1" | name
-    groups := factor ("/" factor)*                      factor := name (":" name)*
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = re.sub(r"\s", " ", text)
-        self.tokens = list(self._tokenize())
-        self.at = 0
-
-    def _tokenize(self) -> Iterator[_Token]:
-        position = 0
-        while True:
-            match = _TOKEN.match(self.text, position)
-            assert match is not None and match.lastgroup is not None
-            kind = match.lastgroup
-            start = match.start(kind) - (kind == "quoted")
-            yield _Token(kind, match[kind], start)
-            if kind == "end":
-                return
-            position = match.end()
-
-    def terms(self) -> Iterator[RandomEffect]:
-        yield from self._term()
-        while self._accept("+"):
-            yield from self._term()
-        if self._now.kind != "end":
-            self._fail("expected '+' and another term in parentheses, or the end")
-
-    def _term(self) -> Iterator[RandomEffect]:
-        self._expect(
-            "(",
-            "expected '(': every term is in parentheses, and the fixed part is "
-            "chosen by `fixed`, not here",
-        )
-        intercept, slopes = self._coefficients()
-        bar = self._accept("|", "||")
-        structure = "diagonal" if bar == "||" else "unstructured"
-        for group in self._groups():
-            yield RandomEffect(group, slopes, intercept=intercept, covariance=structure)
-        self._expect(")", self._after_factor())
-
-    def _coefficients(self) -> tuple[bool, tuple[str, ...]]:
-        """Read up to the bar, which is left for the caller."""
-        intercepts: set[bool] = set()
-        slopes: list[str] = []
-        sign = self._accept("+", "-")
-        while True:
-            if self._now.kind == "number":
-                intercepts.add(self._intercept(sign, intercepts))
-            else:
-                slopes.append(self._slope(sign, slopes))
-            if self._at("|", "||"):
-                break
-            sign = self._accept("+", "-")
-            if not sign:
-                self._fail(
-                    "expected '+', '|' or '||': a slope is a column of X, so compute "
-                    "products and functions first and name the new column"
-                )
-        if not slopes and intercepts == {False}:
-            self._fail("no coefficient is left to vary before this bar")
-        return intercepts != {False}, tuple(slopes)
-
-    def _intercept(self, sign: str, before: set[bool]) -> bool:
-        number = self._now.text
-        if number not in ("0", "1") or (number == "0" and sign == "-"):
-            self._fail(
-                "expected 1 (intercept), 0 or -1 (none); a column by its position "
-                "is written RandomEffect(group, slopes=[position])"
-            )
-        wanted = number == "1" and sign != "-"
-        if before and wanted not in before:
-            self._fail("the term both asks for an intercept and takes it away")
-        self.at += 1
-        return wanted
-
-    def _slope(self, sign: str, before: list[str]) -> str:
-        if sign == "-":
-            self._fail("only the intercept can be taken away, as in '-1'")
-        if self._now.text in before:
-            self._fail("this slope is there already")
-        return self._name("the name of a column")
-
-    def _groups(self) -> Iterator[tuple[str, ...]]:
-        """Yield the factors: a/b is a, then a:b."""
-        path: list[str] = []
-        while True:
-            path.append(self._factor_name(path))
-            while self._accept(":"):
-                path.append(self._factor_name(path))
-            yield tuple(path)
-            if not self._accept("/"):
-                return
-
-    def _factor_name(self, before: list[str]) -> str:
-        if self._now.text in before:
-            self._fail("this factor is there already")
-        return self._name("the name of a grouping factor")
-
-    def _after_factor(self) -> str:
-        if self._at("+", "*"):
-            return "crossed factors are terms of their own, as in (1 | a) + (1 | b)"
-        return "expected '/', ':' or ')' after a grouping factor"
-
-    def _name(self, what: str) -> str:
-        token = self._now
-        if token.kind not in ("name", "quoted"):
-            self._fail(f"expected {what}; odd names go into backticks")
-        self.at += 1
-        return token.text
-
-    @property
-    def _now(self) -> _Token:
-        return self.tokens[self.at]
-
-    def _at(self, *symbols: str) -> bool:
-        return self._now.kind == "symbol" and self._now.text in symbols
-
-    def _accept(self, *symbols: str) -> str:
-        """Step over one of the symbols and return it, or else return ''."""
-        if not self._at(*symbols):
-            return ""
-        self.at += 1
-        return self.tokens[self.at - 1].text
-
-    def _expect(self, symbol: str, message: str) -> None:
-        if not self._accept(symbol):
-            self._fail(message)
-
-    def _fail(self, message: str) -> NoReturn:
-        place = self._now.start
-        raise ValueError(
-            f"Bad notation in random: {message}.\n    {self.text}\n    {' ' * place}^"
         )

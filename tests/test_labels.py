@@ -14,7 +14,6 @@ from sklearn_lmm._labels import (
     encode,
     first_difference,
     kind_of,
-    learn_interaction,
     learn_levels,
 )
 
@@ -53,7 +52,7 @@ ALL = [*NUMBERS.values(), *TEXTS.values()]
 @pytest.mark.parametrize("column", ALL, ids=[*NUMBERS, *TEXTS])
 def test_containers_give_the_same_codes(column):
     text = any(column is other for other in TEXTS.values())
-    codes, levels = learn_levels(column, "g", None)
+    codes, levels = learn_levels(column, "g")
     assert levels.labels.tolist() == (["a", "b", "d"] if text else [308, 309, 372])
     assert codes.dtype == np.intp
     assert codes.tolist() == ([1, 0, 1, 2, 0, 1] if text else [0, 1, 0, 2, 1, 0])
@@ -62,17 +61,17 @@ def test_containers_give_the_same_codes(column):
 @pytest.mark.parametrize("family", [NUMBERS, TEXTS], ids=["numbers", "text"])
 def test_labels_match_by_value_in_every_pair_of_containers(family):
     for at_fit in family.values():
-        codes, levels = learn_levels(at_fit, "g", None)
+        codes, levels = learn_levels(at_fit, "g")
         for new in family.values():
             assert levels.match(new).tolist() == codes.tolist()
 
 
 def test_unknown_and_missing_labels_are_minus_one():
-    _, levels = learn_levels(np.array([3, 5]), "g", None)
+    _, levels = learn_levels(np.array([3, 5]), "g")
     assert levels.match(np.array([5.0, np.nan, 4.0, 3.0])).tolist() == [1, -1, -1, 0]
     assert levels.match(np.array([3, 4.5])).tolist() == [0, -1]
     assert levels.match(np.array([None, None])).tolist() == [-1, -1]
-    _, levels = learn_levels(np.array(["u", "v"]), "g", None)
+    _, levels = learn_levels(np.array(["u", "v"]), "g")
     for missing in (None, np.nan, pd.NA, pd.NaT):
         new = np.array(["v", missing, "w"], object)
         assert levels.match(new).tolist() == [1, -1, -1]
@@ -96,7 +95,7 @@ def test_unknown_and_missing_labels_are_minus_one():
 )
 def test_missing_label_at_fit_is_refused_with_the_first_row(column):
     with pytest.raises(ValueError, match=r"'g' are missing .* in \d of 5 rows.*row 2"):
-        learn_levels(column, "g", None)
+        learn_levels(column, "g")
 
 
 def test_first_row_is_counted_as_the_user_counts():
@@ -113,7 +112,7 @@ def test_first_row_is_counted_as_the_user_counts():
     ],
 )
 def test_labels_of_another_type_are_refused(at_fit, new, types):
-    _, levels = learn_levels(at_fit, "g", None)
+    _, levels = learn_levels(at_fit, "g")
     with pytest.raises(ValueError, match=f"labels of 'g' are {types}"):
         levels.match(new)
 
@@ -121,8 +120,8 @@ def test_labels_of_another_type_are_refused(at_fit, new, types):
 def test_text_and_numbers_in_one_column_are_refused():
     mixed = np.array([308, "308"], object)
     with pytest.raises(ValueError, match=r"'g' mix text and numbers \(int, str\)"):
-        learn_levels(mixed, "g", None)
-    _, levels = learn_levels(np.array([308]), "g", None)
+        learn_levels(mixed, "g")
+    _, levels = learn_levels(np.array([308]), "g")
     with pytest.raises(ValueError, match="mix text and numbers"):
         levels.match(mixed)
 
@@ -137,12 +136,12 @@ def test_infinity_and_unhashable_labels_are_refused():
 def test_levels_that_cannot_be_sorted_keep_the_order_of_appearance():
     objects = np.empty(4, object)
     objects[:] = [(1, "b"), ("a", 2), (1, "b"), (0, 0)]
-    codes, levels = learn_levels(objects, "g", None)
+    codes, levels = learn_levels(objects, "g")
     assert levels.labels.tolist() == [(1, "b"), ("a", 2), (0, 0)]
     assert codes.tolist() == [0, 1, 0, 2]
     assert levels.match(objects[::-1]).tolist() == [2, 0, 1, 0]
     categories = pd.Series(pd.Categorical(objects, [(0, 0), ("a", 2), (1, "b")]))
-    assert learn_levels(categories, "g", None)[1].labels.tolist() == [
+    assert learn_levels(categories, "g")[1].labels.tolist() == [
         (1, "b"),
         ("a", 2),
         (0, 0),
@@ -151,29 +150,29 @@ def test_levels_that_cannot_be_sorted_keep_the_order_of_appearance():
 
 def test_times_are_labels():
     days = np.array(["2021-05-01", "2020-01-01", "2021-05-01"], "M8[D]")
-    codes, levels = learn_levels(days, "g", None)
+    codes, levels = learn_levels(days, "g")
     assert codes.tolist() == [1, 0, 1]
     assert levels.match(pd.Series(days.astype("M8[ns]"))).tolist() == [1, 0, 1]
     assert levels.match(pl.Series(days)).tolist() == [1, 0, 1]
     dates = np.array([datetime.date(2021, 5, 1), datetime.date(2020, 1, 1)], object)
-    codes, levels = learn_levels(dates, "g", None)
+    codes, levels = learn_levels(dates, "g")
     assert codes.tolist() == [1, 0]
     assert levels.match(dates[:1]).tolist() == [1]
 
 
 def test_large_and_wide_integers_stay_exact():
     big = np.array([2**62, 2**62 + 1, 0])
-    codes, levels = learn_levels(big, "g", None)
+    codes, levels = learn_levels(big, "g")
     assert codes.tolist() == [1, 2, 0]
     assert levels.match(big.astype(np.uint64)).tolist() == [1, 2, 0]
     huge = np.array([2**64 - 1, 2**64 - 2], np.uint64)
-    assert learn_levels(huge, "g", None)[0].tolist() == [1, 0]
+    assert learn_levels(huge, "g")[0].tolist() == [1, 0]
     small = np.array([-128, 127], np.int8)
-    assert learn_levels(small, "g", None)[0].tolist() == [0, 1]
+    assert learn_levels(small, "g")[0].tolist() == [0, 1]
 
 
 def test_bool_labels():
-    codes, levels = learn_levels(np.array([True, False, True]), "g", None)
+    codes, levels = learn_levels(np.array([True, False, True]), "g")
     assert levels.labels.tolist() == [False, True]
     assert codes.tolist() == [1, 0, 1]
     assert levels.match(np.array([1, 0, 2])).tolist() == [1, 0, -1]
@@ -188,7 +187,7 @@ def test_codes_and_labels_give_the_column_back(values, dtype):
     codes, labels = encode(column, "g")
     assert labels[codes].tolist() == column.tolist()
     assert sorted(set(codes.tolist())) == list(range(len(labels)))
-    codes, levels = learn_levels(column, "g", None)
+    codes, levels = learn_levels(column, "g")
     assert levels.labels.tolist() == sorted(set(values))
     assert levels.labels[codes].tolist() == column.tolist()
 
@@ -227,31 +226,3 @@ def test_kinds(labels, kind):
 def test_first_difference_between_columns(one, other, row):
     assert first_difference(one, other, "g") == row
     assert first_difference(other, one, "g") == row
-
-
-def three_factors(seed, n=60):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, size, n) for size in (4, 3, 5)]
-
-
-def learn_all(columns):
-    return zip(*(learn_levels(c, "g", None) for c in columns), strict=True)
-
-
-@given(st.integers(0, 50), st.integers(2, 3))
-def test_interactions_are_the_occupied_combinations(seed, n_parts):
-    columns = three_factors(seed)[:n_parts]
-    codes, levels = learn_all(columns)
-    combined, joint, interaction = learn_interaction(codes, levels, "a:b")
-    rows = list(zip(*(c.tolist() for c in columns), strict=True))
-    assert joint.labels.tolist() == sorted(set(rows))
-    assert joint.labels[combined].tolist() == rows
-    assert interaction.match(codes).tolist() == combined.tolist()
-
-
-def test_unknown_part_or_new_combination_of_an_interaction():
-    codes, levels = learn_all([np.array(["A", "B", "B"]), np.array([1, 1, 2])])
-    _, joint, interaction = learn_interaction(codes, levels, "a:b")
-    assert joint.labels.tolist() == [("A", 1), ("B", 1), ("B", 2)]
-    new = [np.array([0, 0, 1, -1, 1, 1]), np.array([0, 1, 1, 0, -1, 0])]
-    assert interaction.match(new).tolist() == [0, -1, 2, -1, -1, 1]

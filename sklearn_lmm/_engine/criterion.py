@@ -40,6 +40,9 @@ from sklearn_lmm._engine.linalg import consecutive, inverse_lower, row_gram, sym
 from sklearn_lmm._engine.start import moment_variances
 from sklearn_lmm._types import FloatArray
 
+ROUNDING = 1e-16
+"""Least residual variance, in units of y's: nothing below can be told from 0."""
+
 DIFFERENCE = 1e-5
 """Relative step of central differences by theta."""
 
@@ -134,7 +137,7 @@ class Point:
         self.inverse_R_X = inverse_lower(root).T
         self.beta = self.inverse_R_X @ (self.inverse_R_X.T @ gram[:-1, -1])
         residual = np.append(-self.beta, 1.0)
-        self.r2 = max(float(residual @ gram @ residual), np.finfo(float).tiny)
+        self.r2 = max(float(residual @ gram @ residual), ROUNDING * criterion.N)
         self.residual = residual
         self.deviance = self._deviance()
 

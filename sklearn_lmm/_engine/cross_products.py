@@ -14,6 +14,7 @@ products of raw columns far from 0 would lose the digits that matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -95,6 +96,20 @@ class CrossProducts:
             tt=self.tt[np.ix_(columns, columns)],
             b=tuple(b[:, :, columns] for b in self.b),
         )
+
+    def with_levels(
+        self, levels: Sequence[AnyArray], index: Sequence[IntArray]
+    ) -> CrossProducts:
+        """Return the statistics with each level at its place among others.
+
+        index : per factor, where each of the present levels is among `levels`
+        """
+        same = all(
+            len(new) == len(old) and np.array_equal(to, np.arange(len(to)))
+            for new, old, to in zip(levels, self.levels, index, strict=True)
+        )
+        moved = self if same else _spread(self, index, [len(new) for new in levels])
+        return replace(moved, levels=tuple(levels))
 
     def __add__(self, other: CrossProducts) -> CrossProducts:
         """Return the cross-products of both sets of rows together.
@@ -209,7 +224,7 @@ def _in_units_of(reference: CrossProducts, other: CrossProducts) -> CrossProduct
 
 
 def _spread(
-    statistics: CrossProducts, index: list[IntArray], sizes: list[int]
+    statistics: CrossProducts, index: Sequence[IntArray], sizes: Sequence[int]
 ) -> CrossProducts:
     """Place every level's statistics at its position among more levels."""
     s, b = [], []

@@ -196,13 +196,12 @@ def _pseudo_inverse(A: FloatArray) -> FloatArray:
     return np.asarray((U * inverse) @ U.T)
 
 
-def with_rows(fit: LMMFit, rows: CrossProducts) -> LMMFit:
-    """Return the model with effects predicted from more rows, all else kept.
+def predict_effects_from(fit: LMMFit, statistics: CrossProducts) -> LMMFit:
+    """Return the model with effects predicted from other rows, all else kept.
 
-    theta, sigma and beta stay; the effects of old and new levels are their best
-    linear predictions from all rows seen so far, in whatever order they came.
+    theta, sigma and beta stay; the effects are their best linear predictions
+    b = Psi Z'V^-1 (y - X beta) from the rows of the given statistics.
     """
-    statistics = fit.effect_statistics + rows
     result = replace(fit, effect_statistics=statistics)
     point = result.effects_model().at(fit.theta_standardized)
     columns = point.criterion.statistics.columns

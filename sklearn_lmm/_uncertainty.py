@@ -1,0 +1,73 @@
+"""Standard deviations and intervals of predictions, for rows of a layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from sklearn_lmm._engine.prediction import NewRows, PredictionError
+from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._layout import Layout, Rows
+from sklearn_lmm._types import BoolArray, FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """How far predictions for some rows may be off.
+
+    For an observation every effect that is not predicted adds its variance.
+    For a mean only unseen levels do: a factor that was left out on purpose is
+    averaged over, not unknown.
+    """
+
+    layout: Layout
+    fit: LMMFit
+    rows: Rows
+
+    def std(self) -> FloatArray:
+        """Return the standard deviation of a new observation (n,)."""
+        if self.fit.perfect:
+            return np.zeros(len(self.rows.X))
+        error = PredictionError(self.fit)
+        variance = error.variance(self._new_rows(), self._counts_unseen("observation"))
+        return np.sqrt(variance + self.fit.sigma**2)
+
+    def half_width(
+        self, coverage: float, kind: str, theta_uncertainty: bool
+    ) -> FloatArray:
+        """Return half the width of intervals (n,) of the given coverage.
+
+        Student's t with Satterthwaite's degrees of freedom of the variance.
+        """
+        if self.fit.perfect:
+            return np.zeros(len(self.rows.X))
+        rows, counts = self._new_rows(), self._counts_unseen(kind)
+        error = PredictionError(self.fit)
+        variance = error.variance(rows, counts)
+        observation = kind == "observation"
+        if observation:
+            variance = variance + self.fit.sigma**2
+        df = error.degrees_of_freedom(rows, counts, observation=observation)
+        if theta_uncertainty:
+            variance = variance + error.variance_by_theta(rows)
+        quantile = stats.t.ppf(0.5 + coverage / 2.0, np.maximum(df, 1.0))
+        return np.asarray(quantile * np.sqrt(variance))
+
+    def _counts_unseen(self, kind: str) -> BoolArray:
+        wanted = [codes is not None for codes in self.rows.codes]
+        return np.array([kind == "observation" or asked for asked in wanted], bool)
+
+    def _new_rows(self) -> NewRows:
+        roles, rows = self.layout.roles, self.rows
+        n = rows.X.shape[0]
+        ones = np.ones((n, int(roles.intercept)))
+        z: list[list[FloatArray]] = [[] for _ in roles.groupings]
+        for term, slopes in zip(roles.terms, rows.slopes, strict=True):
+            z[term.factor] += [np.ones(n)] * term.intercept + list(slopes)
+        return NewRows(
+            X=np.hstack([ones, rows.X]),
+            codes=tuple(np.full(n, -1) if c is None else c for c in rows.codes),
+            z=tuple(np.column_stack(columns) for columns in z),
+        )
