@@ -153,8 +153,9 @@ class Table:
         if found:
             raise ValueError(
                 f"X has columns that are not numeric: {listed(found, quote=False)}. "
-                "Name them in `random` if rows are grouped by them, leave them out of "
-                "`fixed`, or encode them (OneHotEncoder, TargetEncoder)."
+                "Name them in `random` if rows are grouped by them, say in `fixed` "
+                "which columns do have fixed effects, or encode them (OneHotEncoder, "
+                "TargetEncoder)."
             )
 
 

@@ -306,7 +306,7 @@ class RandomEffectsEncoder(TransformerMixin, BaseEstimator):
         rows, self._categories = read_rows(table, columns, response)
         models = fit_models(rows, recipe)
         self._columns, self._recipe = columns, recipe
-        self._lookups = make_lookups(models, rows.sizes, recipe)
+        self._lookups = make_lookups(models, rows.sizes)
         self._describe(table.names, models)
         return Findings(table.names, columns, rows, models, ())
 
@@ -314,17 +314,16 @@ class RandomEffectsEncoder(TransformerMixin, BaseEstimator):
         """Express what was learnt in the user's names."""
         coefficients = [INTERCEPT, *(names[j] for j in self._columns.slopes)]
         self.encodings_, self.target_mean_, self.covariances_ = {}, {}, {}
-        found = [(m, k, column) for m in models for k, column in enumerate(m.columns)]
-        for model, k, column in found:
-            name = names[self._columns.encoded[column]]
+        for model, group in ((m, group) for m in models for group in m.groups):
+            name = names[self._columns.encoded[group.column]]
             self.encodings_[name] = pd.Series(
-                self._lookups[column][:-1, 0],
-                index=self._categories[column].index(),
+                self._lookups[group.column][:-1, 0],
+                index=self._categories[group.column].index(),
                 name="encoding",
             )
             self.target_mean_[name] = float(model.fit.beta[0])
             self.covariances_[name] = pd.DataFrame(
-                model.fit.covariances[k], coefficients, coefficients
+                model.covariance(group), coefficients, coefficients
             )
 
     def _splits(

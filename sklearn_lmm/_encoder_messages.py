@@ -10,9 +10,9 @@ import numpy as np
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._encoder_input import Columns
-from sklearn_lmm._encoder_models import Model, Rows
+from sklearn_lmm._encoder_models import Group, Model, Rows
 from sklearn_lmm._messages import NEGLIGIBLE, Message
-from sklearn_lmm._types import BoolArray, IntArray
+from sklearn_lmm._types import IntArray
 from sklearn_lmm.exceptions import (
     ConvergenceWarning,
     IdentifiabilityWarning,
@@ -51,10 +51,13 @@ class Findings:
         if failed:
             n_models = len(self.models) + len(self.folds)
             yield ConvergenceWarning, _not_converged(failed[0], len(failed), n_models)
-        unidentified = [reason for reason, _ in self._unidentified()]
+        found = [(model, group) for model in self.models for group in model.groups]
+        unidentified = [pair for pair in found if _is_unidentified(*pair)]
         if unidentified:
-            yield IdentifiabilityWarning, _unidentified(unidentified)
-        constant = self._constant()
+            reasons = [self._why_unidentified(group) for _, group in unidentified]
+            yield IdentifiabilityWarning, _unidentified(reasons)
+        others = [pair for pair in found if not _is_unidentified(*pair)]
+        constant = [name for pair in others for name in self._constant(*pair)]
         if constant:
             yield SingularFitWarning, _constant_columns(constant)
 
@@ -69,37 +72,26 @@ class Findings:
             if not is_kept
         ]
 
-    def _unidentified(self) -> Iterator[tuple[str, int]]:
-        """Yield a sentence on each column of which nothing can be learnt."""
-        for model in self.models:
-            for k in model.fit.unidentified:
-                name = repr(self._name(model.columns[k]))
-                why = f"the categories of {name} have too few rows"
-                if len(model.levels[k]) == 1:
-                    why = f"{name} has one category only"
-                elif model.counts[k].max() == 1:
-                    why = f"every category of {name} has a single row"
-                yield why, model.columns[k]
+    def _why_unidentified(self, group: Group) -> str:
+        name = repr(self._name(group.column))
+        if len(group.levels) == 1:
+            return f"{name} has one category only"
+        if group.counts.max() == 1:
+            return f"every category of {name} has a single row"
+        return f"the categories of {name} have too few rows"
 
-    def _constant(self) -> list[str]:
-        """Return the output columns of effects without variance."""
-        known = {column for _, column in self._unidentified()}
-        suffixes = self.columns.coefficients(self.names)
-        return [
-            f"{self._name(column)}{suffix}"
-            for model in self.models
-            for k, column in enumerate(model.columns)
-            if column not in known
-            for suffix, none in zip(suffixes, self._no_variance(model, k), strict=True)
-            if none
-        ]
-
-    def _no_variance(self, model: Model, k: int) -> BoolArray:
+    def _constant(self, model: Model, group: Group) -> Iterator[str]:
+        """Yield the output columns of effects without variance."""
         slopes = self.rows.X[:, : len(self.columns.slopes)]
         rms = np.append(1.0, np.sqrt(np.mean(slopes**2, axis=0)))
-        variances = np.diagonal(model.fit.covariances[k]).clip(0)
-        negligible = NEGLIGIBLE * model.fit.sigma
-        return np.asarray(np.sqrt(variances) * rms <= negligible)
+        variances = np.diagonal(model.covariance(group)).clip(0)
+        small = np.sqrt(variances) * rms <= NEGLIGIBLE * model.fit.sigma
+        # A constant covariate has been told of among those that were dropped.
+        constant = small & (rms > 0)
+        suffixes = self.columns.coefficients(self.names)
+        for suffix, is_constant in zip(suffixes, constant, strict=True):
+            if is_constant:
+                yield f"{self._name(group.column)}{suffix}"
 
     def _perfect(self) -> str:
         if np.ptp(self.rows.y) == 0:
@@ -116,11 +108,15 @@ def _failed(model: Model) -> bool:
     return not (model.fit.converged or model.fit.perfect)
 
 
+def _is_unidentified(model: Model, group: Group) -> bool:
+    return group.factor is None or group.factor in model.fit.unidentified
+
+
 def _rank_deficient(names: list[str]) -> str:
     return (
-        f"{listed(names)} depend linearly on earlier columns of slopes and adjust_for "
-        "(a constant column does, too) and were dropped. The encodings are adjusted "
-        "for the others all the same."
+        "Columns of slopes and adjust_for that are constant or depend linearly on "
+        f"earlier ones were dropped: {listed(names)}. The encodings are adjusted for "
+        "the others all the same."
     )
 
 
@@ -141,7 +137,7 @@ def _unidentified(reasons: list[str]) -> str:
 
 def _constant_columns(names: list[str]) -> str:
     return (
-        f"Encoded columns are constant: {listed(names)}. The variance between "
+        f"transform makes constant columns of {listed(names)}: the variance between "
         "categories is estimated as 0, since they differ by no more than chance. "
         "That is an ordinary result; such a column tells a model nothing."
     )

@@ -71,38 +71,52 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A fitted model of some of the encoded columns.
+class Group:
+    """One encoded column in a model.
 
-    columns : which they are
-    levels : per column, the codes of the categories that have rows
-    counts : per column, how many rows each of these has
+    column : its position among the encoded ones
+    factor : its position among the model's factors; None if it was left out,
+        since nothing can be learnt of one category, or of one row for each
+    levels : the codes of the categories that have rows
+    counts : how many rows each of these has
     """
 
-    fit: LMMFit
-    columns: tuple[int, ...]
-    levels: tuple[IntArray, ...]
-    counts: tuple[IntArray, ...]
+    column: int
+    factor: int | None
+    levels: IntArray
+    counts: IntArray
 
-    def lookups(
-        self, sizes: tuple[int, ...], recipe: Recipe
-    ) -> Iterator[tuple[int, FloatArray]]:
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A fitted model of some of the encoded columns."""
+
+    fit: LMMFit
+    groups: tuple[Group, ...]
+    recipe: Recipe
+
+    def covariance(self, group: Group) -> FloatArray:
+        """Return the covariance (q, q) of a category's coefficients."""
+        if group.factor is None:
+            return np.zeros((self.recipe.q, self.recipe.q))
+        return self.fit.covariances[group.factor]
+
+    def lookups(self, sizes: tuple[int, ...]) -> Iterator[tuple[int, FloatArray]]:
         """Yield every encoded column and its lookup."""
+        recipe = self.recipe
         spread = self.fit.conditional_covariances() if recipe.std else ()
-        for k, column in enumerate(self.columns):
-            size, levels = sizes[column] + 1, self.levels[k]
+        for group in self.groups:
+            size, levels, factor = sizes[group.column] + 1, group.levels, group.factor
             values = np.tile(self.fit.beta[: recipe.q], (size, 1))
-            values[levels] += self.fit.effects[k]
-            parts = [values]
-            if recipe.std:
-                std = np.tile(_deviations(self.fit.covariances[k]), (size, 1))
-                std[levels] = _deviations(spread[k])
-                parts.append(std)
+            std = np.tile(_deviations(self.covariance(group)), (size, int(recipe.std)))
+            counts = np.zeros((size, int(recipe.count)))
+            if factor is not None:
+                values[levels] += self.fit.effects[factor]
+            if factor is not None and recipe.std:
+                std[levels] = _deviations(spread[factor])
             if recipe.count:
-                counts = np.zeros((size, 1))
-                counts[levels, 0] = self.counts[k]
-                parts.append(counts)
-            yield column, np.hstack(parts)
+                counts[levels, 0] = group.counts
+            yield group.column, np.hstack([values, std, counts])
 
 
 def _deviations(covariance: FloatArray) -> FloatArray:
@@ -116,26 +130,27 @@ def fit_models(rows: Rows, recipe: Recipe) -> list[Model]:
 
 
 def _fit_model(rows: Rows, columns: tuple[int, ...], recipe: Recipe) -> Model:
-    factors, counts = [], []
+    factors: list[Factor] = []
+    groups = []
     for column in columns:
-        count = np.bincount(rows.codes[column], minlength=rows.sizes[column])
+        codes = rows.codes[column]
+        count = np.bincount(codes, minlength=rows.sizes[column])
         levels = np.flatnonzero(count)
-        # The engine wants levels that have rows, numbered without gaps.
-        renumbered = np.cumsum(count > 0) - 1
-        factors.append(Factor(renumbered[rows.codes[column]], levels))
-        counts.append(count[levels])
+        factor = None
+        if 1 < len(levels) < len(codes):
+            factor = len(factors)
+            # The engine wants levels that have rows, numbered without gaps.
+            factors.append(Factor((np.cumsum(count > 0) - 1)[codes], levels))
+        groups.append(Group(column, factor, levels, count[levels]))
     slopes = tuple(rows.X[:, : recipe.n_slopes].T)
-    blocks = (Block(k, recipe.structure, True, slopes) for k in range(len(columns)))
+    blocks = (Block(k, recipe.structure, True, slopes) for k in range(len(factors)))
     design = Design(rows.X, rows.y, True, tuple(factors), tuple(blocks))
-    levels_of = tuple(factor.levels for factor in factors)
-    return Model(fit(design, reml=recipe.reml), columns, levels_of, tuple(counts))
+    return Model(fit(design, reml=recipe.reml), tuple(groups), recipe)
 
 
-def make_lookups(
-    models: list[Model], sizes: tuple[int, ...], recipe: Recipe
-) -> Lookups:
+def make_lookups(models: list[Model], sizes: tuple[int, ...]) -> Lookups:
     """Return the lookup of every encoded column."""
-    found = dict(pair for model in models for pair in model.lookups(sizes, recipe))
+    found = dict(pair for model in models for pair in model.lookups(sizes))
     return tuple(found[column] for column in range(len(sizes)))
 
 
@@ -155,7 +170,7 @@ def cross_fit(
     fitted = []
     for outside, inside in splits:
         models = fit_models(rows.take(outside), recipe)
-        lookups = make_lookups(models, rows.sizes, recipe)
+        lookups = make_lookups(models, rows.sizes)
         encoded[inside] = look_up(lookups, (codes[inside] for codes in rows.codes))
         fitted += models
     return encoded, fitted

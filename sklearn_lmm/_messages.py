@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sklearn_lmm._columns import listed
-from sklearn_lmm._engine.design import Block, Design
+from sklearn_lmm._engine.design import Standardization
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout
 from sklearn_lmm._roles import Roles, Term
@@ -28,11 +28,20 @@ NEGLIGIBLE = 1e-6
 """A part of the response's variation, in its units, that counts as none."""
 
 
-def warn_about(layout: Layout, design: Design, fit: LMMFit) -> None:
+PERFECT = (
+    "y is constant or explained exactly, so that there is no residual variance and "
+    "the likelihood has no maximum. Predictions are finite; sigma_, covariances_ and "
+    "the log-likelihood mean little. Is a column of X a copy of y, or has every row "
+    "a level of its own?"
+)
+
+
+def warn_about(layout: Layout, fit: LMMFit) -> None:
     """Issue every warning that a finished fit calls for."""
-    for category, text in _messages(layout, design, fit):
-        # From here through fit and its parameter check to the caller's line.
-        warnings.warn(text, category, stacklevel=4)
+    for category, text in _messages(layout.roles, fit):
+        # Through the estimator's _finish, fit and its parameter check to the
+        # caller's line.
+        warnings.warn(text, category, stacklevel=5)
 
 
 def no_labels(names: tuple[str, ...]) -> str:
@@ -44,21 +53,20 @@ def no_labels(names: tuple[str, ...]) -> str:
     )
 
 
-def _messages(layout: Layout, design: Design, fit: LMMFit) -> Iterator[Message]:
-    roles = layout.roles
+def _messages(roles: Roles, fit: LMMFit) -> Iterator[Message]:
     if roles.no_groups:
         yield MissingGroupsWarning, _no_groups(roles)
     if not fit.kept.all():
         yield RankDeficiencyWarning, _dropped(roles, fit)
     for block in fit.unidentified:
-        yield IdentifiabilityWarning, _unidentified(roles, design, block)
+        yield IdentifiabilityWarning, _unidentified(roles, fit, block)
     if fit.perfect:
-        yield PerfectFitWarning, _perfect(design)
+        yield PerfectFitWarning, PERFECT
     elif not fit.converged:
         yield ConvergenceWarning, _not_converged(fit)
     for block in sorted({block for block, _ in fit.collapsed}):
         if block not in fit.unidentified:
-            yield SingularFitWarning, _collapsed(roles, design, fit, block)
+            yield SingularFitWarning, _collapsed(roles, fit, block)
 
 
 def _no_groups(roles: Roles) -> str:
@@ -84,28 +92,17 @@ def _dropped(roles: Roles, fit: LMMFit) -> str:
     )
 
 
-def _unidentified(roles: Roles, design: Design, block: int) -> str:
+def _unidentified(roles: Roles, fit: LMMFit, block: int) -> str:
     term = roles.terms[block]
-    factor = design.factors[term.factor]
+    n_levels = len(fit.statistics.levels[term.factor])
     why = f"the data cannot tell what varies between the levels of {term.name!r}"
-    if factor.n_levels == 1:
+    if n_levels == 1:
         why = f"{term.name!r} has one level only"
-    elif factor.n_levels == len(factor.codes):
+    elif n_levels == fit.statistics.n_rows:
         why = f"every level of {term.name!r} has a single row"
     return (
         f"The criterion is flat in the covariance of {_effects(term)}: {why}. "
         "The covariance was set to 0."
-    )
-
-
-def _perfect(design: Design) -> str:
-    constant = design.y.size and np.ptp(design.y) == 0
-    what = "y is constant" if constant else "y is explained exactly"
-    return (
-        f"{what}, so that there is no residual variance and the likelihood has no "
-        "maximum. Predictions are finite; sigma_, covariances_ and the "
-        "log-likelihood mean little. Is a column of X a copy of y, or has every "
-        "row a level of its own?"
     )
 
 
@@ -119,10 +116,10 @@ def _not_converged(fit: LMMFit) -> str:
     )
 
 
-def _collapsed(roles: Roles, design: Design, fit: LMMFit, block: int) -> str:
+def _collapsed(roles: Roles, fit: LMMFit, block: int) -> str:
     term = roles.terms[block]
     covariance = fit.covariances[term.factor][term.columns, term.columns]
-    sizes = np.sqrt(np.diag(covariance).clip(0)) * _rms(design.blocks[block])
+    sizes = np.sqrt(np.diag(covariance).clip(0)) * _rms(fit.statistics.blocks[block])
     varies = sizes > NEGLIGIBLE * max(sizes.max(), fit.sigma)
     directions = np.array([d for of, d in fit.collapsed if of == block])
     parts = _constant_part(term, varies)
@@ -136,10 +133,9 @@ def _collapsed(roles: Roles, design: Design, fit: LMMFit, block: int) -> str:
     )
 
 
-def _rms(block: Block) -> FloatArray:
-    """Return the root mean square of a block's columns: response per coefficient."""
-    slopes = [float(np.sqrt(np.mean(z**2))) for z in block.slopes]
-    return np.array([1.0] * block.intercept + slopes)
+def _rms(units: Standardization) -> FloatArray:
+    """Return the root mean square of a term's columns: response per coefficient."""
+    return np.hypot(units.center, units.scale)
 
 
 def _constant_part(term: Term, varies: BoolArray) -> list[str]:

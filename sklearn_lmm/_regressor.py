@@ -5,34 +5,38 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._engine.fit import fit
-from sklearn_lmm._layout import Rows, learn
+from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._layout import Layout, Rows, learn
 from sklearn_lmm._messages import no_labels, warn_about
 from sklearn_lmm._results import (
     column_coefficients,
-    contributions,
+    decomposed,
     factor_frames,
     fixed_effects,
-    fixed_part,
+    predicted,
     row_index,
     sparse_design,
     tidy_effects,
 )
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm._uncertainty import Uncertainty
+from sklearn_lmm._updating import UpdatesMixin
 from sklearn_lmm.exceptions import MissingGroupsWarning
 from sklearn_lmm.terms import parse_random
 
 
-class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
+class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
     """Linear regression with coefficients that vary between groups of rows.
 
     The model is y = X beta + Z b + e with b ~ N(0, Psi), one covariance for
@@ -165,7 +169,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
-    ) -> MixedEffectsRegressor:
+    ) -> Self:
         """Fit the model by (restricted) maximum likelihood.
 
         Parameters
@@ -192,24 +196,28 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
             If the data or a parameter cannot be used; the message has the cure.
         """
         layout, design = learn(self, X, y, groups, sample_weight)
-        result = fit(
-            design,
-            reml=self.method == "reml",
-            weights=self.weights,
-            solver=self.solver,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            verbose=self.verbose,
-        )
-        self._layout = layout
-        self.fit_ = result
-        self._store()
-        warn_about(layout, design, result)
+        return self._finish(layout, fit(design, **self._options()))
+
+    def _options(self) -> dict[str, Any]:
+        """Return what the engine wants to know of the parameters."""
+        return {
+            "reml": self.method == "reml",
+            "weights": self.weights,
+            "solver": self.solver,
+            "max_iter": self.max_iter,
+            "tol": self.tol,
+            "verbose": self.verbose,
+        }
+
+    def _finish(self, layout: Layout, result: LMMFit) -> Self:
+        self._keep(layout, result)
+        warn_about(layout, result)
         return self
 
-    def _store(self) -> None:
-        """Express the engine's result in the user's names."""
-        layout, result = self._layout, self.fit_
+    def _keep(self, layout: Layout, result: LMMFit) -> None:
+        """Store a result, and express it in the user's names."""
+        self._layout = layout
+        self.fit_ = result
         self.coef_ = column_coefficients(layout, result)
         self.intercept_ = float(result.beta[0]) if layout.roles.intercept else 0.0
         self.fixed_effects_ = fixed_effects(layout, result)
@@ -228,7 +236,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         groups: Any = None,
         *,
         random_effects: bool | Sequence[str] = True,
-    ) -> FloatArray:
+        return_std: bool = False,
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """Predict the response, with the random effects of known levels.
 
         Parameters
@@ -243,10 +252,17 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
             the named grouping factors. A row of an unknown level has none of
             that factor, or is refused (`handle_unknown`).
 
+        return_std : bool, default=False
+            Whether to return standard deviations as well: of a new observation
+            about its prediction, from the residual variance, effects that are
+            not predicted, and the uncertainty of those that are.
+
         Returns
         -------
-        ndarray of shape (n_samples,)
+        prediction : ndarray of shape (n_samples,)
             Predictions.
+        std : ndarray of shape (n_samples,)
+            Standard deviations, if `return_std`.
 
         Raises
         ------
@@ -255,11 +271,77 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = self._read(X, groups, random_effects)
-        # A fresh array, so that the effects can be added in place.
-        prediction = fixed_part(self._layout, self.fit_, rows)
-        for effect in contributions(self._layout, self.fit_, rows).values():
-            prediction += effect
+        prediction = predicted(self._layout, self.fit_, rows)
+        if return_std:
+            return prediction, Uncertainty(self._layout, self.fit_, rows).std()
         return prediction
+
+    @validate_params(
+        {
+            "coverage": [Interval(Real, 0, 1, closed="neither")],
+            "kind": [StrOptions({"observation", "mean"})],
+        },
+        prefer_skip_nested_validation=True,
+    )
+    def predict_interval(
+        self,
+        X: Any,
+        groups: Any = None,
+        *,
+        coverage: float = 0.95,
+        kind: str = "observation",
+        random_effects: bool | Sequence[str] = True,
+        theta_uncertainty: bool = False,
+    ) -> FloatArray:
+        """Return intervals that cover the response with a given probability.
+
+        Student's t, with Satterthwaite's degrees of freedom of the variance of
+        the prediction error.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            Covariates, with the columns of the fit.
+        groups : array-like of shape (n_samples,) or (n_samples, n_factors)
+            Labels, as in `predict`.
+        coverage : float, default=0.95
+            The probability.
+        kind : {"observation", "mean"}, default="observation"
+            Whether to cover a new observation, or the mean of the row's group;
+            of an unknown group: the mean of one that is drawn at random.
+        random_effects : bool or list of str, default=True
+            Whose effects are predicted, as in `predict`. A mean is over the
+            population of the factors left out.
+        theta_uncertainty : bool, default=False
+            Whether to add what the uncertainty of the covariances contributes
+            to that of the predicted effects, by the delta method.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2)
+            Lower and upper bounds.
+
+        Raises
+        ------
+        ValueError
+            As in `predict`.
+
+        Examples
+        --------
+        >>> from sklearn_lmm import MixedEffectsRegressor
+        >>> from sklearn_lmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True)
+        >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
+        >>> new = X.head(1).assign(Subject="unheard of")
+        >>> model.predict_interval(new).round(0)
+        array([[170., 333.]])
+        """
+        check_is_fitted(self)
+        rows = self._read(X, groups, random_effects)
+        prediction = predicted(self._layout, self.fit_, rows)
+        uncertainty = Uncertainty(self._layout, self.fit_, rows)
+        half = uncertainty.half_width(coverage, kind, theta_uncertainty)
+        return np.column_stack([prediction - half, prediction + half])
 
     def score(
         self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
@@ -311,11 +393,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = self._read(X, groups, True)
-        parts = {"fixed": fixed_part(self._layout, self.fit_, rows)}
-        parts |= contributions(self._layout, self.fit_, rows)
-        frame = pd.DataFrame(parts, index=row_index(X))
-        frame["total"] = sum(parts.values())
-        return frame
+        return decomposed(self._layout, self.fit_, rows, row_index(X))
 
     def random_effects(self, return_std: bool = False) -> pd.DataFrame:
         """Return the predicted random effects as a tidy table.
@@ -382,7 +460,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseEstimator):
         """
         routing = super().get_metadata_routing()
         wanted = any(term.needs_groups for term in parse_random(self.random))
-        for method in ("fit", "predict", "score"):
+        for method in ("fit", "partial_fit", "predict", "score"):
             request = getattr(routing, method)
             # None is "not set": what the user has set stays.
             if request.requests.get("groups") is None:

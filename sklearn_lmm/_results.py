@@ -88,6 +88,37 @@ def fixed_part(layout: Layout, fit: LMMFit, rows: Rows) -> FloatArray:
     return prediction + fit.beta[0] if intercept else prediction
 
 
+def predicted(layout: Layout, fit: LMMFit, rows: Rows) -> FloatArray:
+    """Return the prediction of rows, with the effects whose labels were read."""
+    # A fresh array, so that the effects can be added in place.
+    prediction = fixed_part(layout, fit, rows)
+    for effect in contributions(layout, fit, rows).values():
+        prediction += effect
+    return prediction
+
+
+def decomposed(
+    layout: Layout, fit: LMMFit, rows: Rows, index: pd.Index | None
+) -> pd.DataFrame:
+    """Return the parts of predictions, one column each, and their total.
+
+    Raises
+    ------
+    ValueError
+        If a grouping factor has the name of another column.
+    """
+    parts = contributions(layout, fit, rows)
+    taken = parts.keys() & {"fixed", "total"}
+    if taken:
+        raise ValueError(
+            f"decompose has columns 'fixed' and 'total' of its own, but there is a "
+            f"grouping factor named {min(taken)!r}: rename that column and fit again."
+        )
+    frame = pd.DataFrame({"fixed": fixed_part(layout, fit, rows)} | parts, index=index)
+    frame["total"] = predicted(layout, fit, rows)
+    return frame
+
+
 def contributions(layout: Layout, fit: LMMFit, rows: Rows) -> dict[str, FloatArray]:
     """Return z'b of each term whose labels were read; 0 for an unknown level."""
     found = {}

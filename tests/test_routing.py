@@ -1,52 +1,29 @@
 """Where labels go in scikit-learn: every tool, every way in, and no silent loss.
 
-TABLE is written down in advance.  A cell is *reached* when labels count in fit and
-in what is asked of the model (the data are such that nothing scores well without),
-*warned* when they do not and MissingGroupsWarning says so, *raised* when the tool
-refuses.  docs/labels.md shows the same table to users.
+TABLE is written down in advance, and docs/labels.md shows it to users.  A cell is
+*reached* when labels count in fit and in what is asked of the model (the data are such
+that nothing scores well without), *warned* when they do not and MissingGroupsWarning
+says so, *raised* when the tool refuses.
 """
 
+import doctest
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import sklearn
-from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.ensemble import (
-    AdaBoostRegressor,
-    BaggingRegressor,
-    StackingRegressor,
-    VotingRegressor,
-)
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.feature_selection import RFE, RFECV, SequentialFeatureSelector
-from sklearn.inspection import partial_dependence, permutation_importance
+from sklearn.ensemble import StackingRegressor
+from sklearn.feature_selection import RFE, SequentialFeatureSelector
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
-from sklearn.model_selection import (
-    GridSearchCV,
-    GroupKFold,
-    HalvingGridSearchCV,
-    KFold,
-    RandomizedSearchCV,
-    cross_val_predict,
-    cross_validate,
-    learning_curve,
-    permutation_test_score,
-    validation_curve,
-)
-from sklearn.multioutput import MultiOutputRegressor, RegressorChain
-from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import GroupKFold, cross_validate
+from sklearn.multioutput import RegressorChain
+from tools import CV, FEATURES, FRAME, SCHOOL, TOOLS, Y, two_outputs
 
 from sklearn_lmm import MixedEffectsRegressor
-from sklearn_lmm.exceptions import MissingGroupsWarning, SingularFitWarning
-from sklearn_lmm.metrics import make_group_scorer
+from sklearn_lmm.exceptions import IdentifiabilityWarning, MissingGroupsWarning
 
 REACHED, WARNED, RAISED = "reached", "warned", "raised"
 # What is used, then: groups with routing off, groups with routing on, a column of X
@@ -111,34 +88,6 @@ TABLE = {
 WAYS = ("off", "on", "name", "position")
 NEEDS_ROUTING = {title for title in TABLE if "make_group_scorer" in title}
 
-# Data of which labels explain most
-
-
-def draw(n_groups=8, size=9, seed=0):
-    """Return X, y and labels with exactly known shares of the variance of y.
-
-    x varies within groups only, w only between them, where it says a little about
-    the group: without labels w looks better than x, with them it is useless.
-    """
-    rng = np.random.default_rng(seed)
-    group = np.repeat(np.arange(n_groups), size)
-    within = rng.normal(size=(n_groups * size, 2))
-    within -= pd.DataFrame(within).groupby(group).transform("mean").to_numpy()
-    x, noise = np.linalg.qr(within)[0].T * np.sqrt(n_groups * size)
-    between = rng.normal(size=(n_groups, 2))
-    b, other = np.linalg.qr(between - between.mean(axis=0))[0].T * np.sqrt(n_groups)
-    w = 0.35 * b + np.sqrt(1 - 0.35**2) * other
-    y = 0.25 * x + b[group] + 0.28 * noise
-    order = rng.permutation(len(y))
-    frame = pd.DataFrame({"x": x, "w": w[group], "school": group})
-    return frame.iloc[order].reset_index(drop=True), y[order]
-
-
-FRAME, Y = draw()
-FEATURES, SCHOOL = FRAME[["x", "w"]], FRAME["school"]
-CV = KFold(3, shuffle=True, random_state=0)
-GRID = {"method": ["reml", "ml"]}
-
 
 def test_nothing_scores_well_without_labels():
     population = LinearRegression().fit(FEATURES, Y).score(FEATURES, Y)
@@ -149,339 +98,18 @@ def test_nothing_scores_well_without_labels():
     assert blind.get_feature_names_out().tolist() == ["w"]
 
 
-# The tools.  Each uses one as its users would, and returns an R2 or its like.
-
-TOOLS: dict[str, Callable] = {}
-
-
-def tool(title):
-    def register(function):
-        TOOLS[title] = function
-        return function
-
-    return register
-
-
-def given(groups, name="groups"):
-    """Return labels as an argument, if there are labels to be given."""
-    return {} if groups is None else {name: groups}
-
-
-def mean_score(model, X, y, groups, **options):
-    params = given(groups)
-    return cross_validate(model, X, y, cv=CV, params=params, **options)["test_score"]
-
-
-def fit_and_predict(model, X, y, groups):
-    fitted = model.fit(X, y, **given(groups))
-    return r2_score(y, fitted.predict(X, **given(groups)))
-
-
-def fit_and_score(model, X, y, groups):
-    return model.fit(X, y, **given(groups)).score(X, y, **given(groups))
-
-
-@tool("cross_validate")
-def _(model, X, y, groups):
-    return mean_score(model, X, y, groups)
-
-
-@tool("cross_validate(groups=...)")
-def _(model, X, y, groups):
-    return cross_validate(model, X, y, cv=CV, groups=groups)["test_score"]
-
-
-@tool("cross_validate(scoring='r2')")
-def _(model, X, y, groups):
-    return mean_score(model, X, y, groups, scoring="r2")
-
-
-@tool("cross_validate(scoring=make_group_scorer('r2'))")
-def _(model, X, y, groups):
-    return mean_score(model, X, y, groups, scoring=make_group_scorer("r2"))
-
-
-@tool("cross_val_predict")
-def _(model, X, y, groups):
-    return r2_score(y, cross_val_predict(model, X, y, cv=CV, params=given(groups)))
-
-
-@tool("learning_curve")
-def _(model, X, y, groups):
-    options = {"cv": CV, "train_sizes": [0.7, 1.0], "params": given(groups)}
-    return learning_curve(model, X, y, **options)[2]
-
-
-@tool("validation_curve")
-def _(model, X, y, groups):
-    options = {"param_name": "method", "param_range": GRID["method"], "cv": CV}
-    return validation_curve(model, X, y, params=given(groups), **options)[1]
-
-
-@tool("permutation_test_score")
-def _(model, X, y, groups):
-    options = {"cv": CV, "n_permutations": 1, "random_state": 0}
-    with warnings.catch_warnings():
-        # A permuted response does not vary between groups, and is not meant to.
-        warnings.simplefilter("ignore", SingularFitWarning)
-        return permutation_test_score(model, X, y, params=given(groups), **options)[0]
-
-
-def search_score(search, X, y, groups):
-    return search.fit(X, y, **given(groups)).best_score_
-
-
-@tool("GridSearchCV")
-def _(model, X, y, groups):
-    return search_score(GridSearchCV(model, GRID, cv=CV), X, y, groups)
-
-
-@tool("GridSearchCV.predict")
-def _(model, X, y, groups):
-    return fit_and_predict(GridSearchCV(model, GRID, cv=CV), X, y, groups)
-
-
-@tool("GridSearchCV.score")
-def _(model, X, y, groups):
-    return fit_and_score(GridSearchCV(model, GRID, cv=CV), X, y, groups)
-
-
-@tool("GridSearchCV(scoring='r2')")
-def _(model, X, y, groups):
-    return search_score(GridSearchCV(model, GRID, cv=CV, scoring="r2"), X, y, groups)
-
-
-@tool("GridSearchCV(scoring=make_group_scorer('r2'))")
-def _(model, X, y, groups):
-    scoring = make_group_scorer("r2")
-    return search_score(GridSearchCV(model, GRID, cv=CV, scoring=scoring), X, y, groups)
-
-
-@tool("GridSearchCV(Pipeline)")
-def _(model, X, y, groups):
-    off = not sklearn.get_config()["enable_metadata_routing"]
-    search = GridSearchCV(piped(model), {"model__method": ["reml", "ml"]}, cv=CV)
-    search.fit(X, y, **given(groups, "model__groups" if off else "groups"))
-    return search.best_score_
-
-
-@tool("HalvingGridSearchCV")
-def _(model, X, y, groups):
-    options = {"cv": CV, "min_resources": 36, "random_state": 0}
-    return search_score(HalvingGridSearchCV(model, GRID, **options), X, y, groups)
-
-
-@tool("RandomizedSearchCV")
-def _(model, X, y, groups):
-    search = RandomizedSearchCV(model, GRID, n_iter=2, cv=CV, random_state=0)
-    return search_score(search, X, y, groups)
-
-
-def piped(model, first="passthrough"):
-    return Pipeline([("first", first), ("model", model)])
-
-
-@tool("Pipeline.fit(groups=...)")
-def _(model, X, y, groups):
-    return fit_and_predict(piped(model), X, y, groups)
-
-
-@tool("Pipeline.fit(model__groups=...)")
-def _(model, X, y, groups):
-    pipe = piped(model).fit(X, y, **given(groups, "model__groups"))
-    return r2_score(y, pipe.predict(X, **given(groups)))
-
-
-@tool("Pipeline.score")
-def _(model, X, y, groups):
-    off = not sklearn.get_config()["enable_metadata_routing"]
-    name = "model__groups" if off else "groups"
-    pipe = piped(model).fit(X, y, **given(groups, name))
-    return pipe.score(X, y, **given(groups))
-
-
-@tool("Pipeline with a ColumnTransformer")
-def _(model, X, y, groups):
-    off = not sklearn.get_config()["enable_metadata_routing"]
-    name = "model__groups" if off else "groups"
-    scale = ColumnTransformer(
-        [("scale", StandardScaler(), [0, 1])],
-        remainder="passthrough",
-        verbose_feature_names_out=False,
-    ).set_output(transform="pandas")
-    pipe = piped(model, scale).fit(X, y, **given(groups, name))
-    return r2_score(y, pipe.predict(X, **given(groups)))
-
-
-class Predictions(TransformerMixin, BaseEstimator):
-    """A transformer with labels: the predictions of a model, as a column."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def fit(self, X, y, *, groups=None):
-        self.model_ = clone(self.model).fit(X, y, groups=groups)
-        return self
-
-    def transform(self, X, groups=None):
-        return self.model_.predict(X, groups)[:, None]
-
-    def fit_transform(self, X, y, *, groups=None):
-        return self.fit(X, y, groups=groups).transform(X, groups)
-
-    def get_metadata_routing(self):
-        routing = super().get_metadata_routing()
-        wanted = self.model.get_metadata_routing().fit.requests["groups"]
-        for method in (routing.fit, routing.transform):
-            method.add_request(param="groups", alias=wanted)
-        return routing
-
-
-def fit_and_transform(transformer, X, y, groups):
-    transformer.fit_transform(X, y, **given(groups))
-    return r2_score(y, transformer.transform(X, **given(groups)))
-
-
-@tool("ColumnTransformer of a transformer with groups")
-def _(model, X, y, groups):
-    columns = list(range(X.shape[1]))
-    transformer = ColumnTransformer([("effects", Predictions(model), columns)])
-    return fit_and_transform(transformer, X, y, groups)
-
-
-@tool("FeatureUnion of a transformer with groups")
-def _(model, X, y, groups):
-    union = FeatureUnion([("effects", Predictions(model))])
-    return fit_and_transform(union, X, y, groups)
-
-
-def on_another_scale(model):
-    return TransformedTargetRegressor(model, transformer=StandardScaler())
-
-
-@tool("TransformedTargetRegressor")
-def _(model, X, y, groups):
-    return fit_and_predict(on_another_scale(model), X, y, groups)
-
-
-@tool("TransformedTargetRegressor.score")
-def _(model, X, y, groups):
-    return fit_and_score(on_another_scale(model), X, y, groups)
-
-
-@tool("cross_validate(TransformedTargetRegressor)")
-def _(model, X, y, groups):
-    return mean_score(on_another_scale(model), X, y, groups)
-
-
-@tool("StackingRegressor")
-def _(model, X, y, groups):
-    return fit_and_predict(StackingRegressor([("one", model)], cv=CV), X, y, groups)
-
-
-@tool("VotingRegressor")
-def _(model, X, y, groups):
-    return fit_and_predict(VotingRegressor([("one", model)]), X, y, groups)
-
-
-@tool("VotingRegressor, predict(X)")
-def _(model, X, y, groups):
-    voting = VotingRegressor([("one", model)]).fit(X, y, **given(groups))
-    return r2_score(y, voting.predict(X))
-
-
-@tool("BaggingRegressor")
-def _(model, X, y, groups):
-    bagging = BaggingRegressor(model, n_estimators=3, random_state=0)
-    return fit_and_predict(bagging, X, y, groups)
-
-
-@tool("AdaBoostRegressor")
-def _(model, X, y, groups):
-    boosting = AdaBoostRegressor(model, n_estimators=3, random_state=0)
-    return fit_and_predict(boosting, X, y, groups)
-
-
-def two_outputs(y):
-    """Return y and another response that varies by group in its own way."""
-    rng = np.random.default_rng(1)
-    other = rng.normal(size=SCHOOL.nunique())[SCHOOL] + 0.3 * rng.normal(size=len(y))
-    return np.column_stack([y, other])
-
-
-@tool("MultiOutputRegressor")
-def _(model, X, y, groups):
-    return fit_and_predict(MultiOutputRegressor(model), X, two_outputs(y), groups)
-
-
-@tool("MultiOutputRegressor, predict(X)")
-def _(model, X, y, groups):
-    Y = two_outputs(y)
-    return r2_score(Y, MultiOutputRegressor(model).fit(X, Y, **given(groups)).predict(X))
-
-
-@tool("RegressorChain")
-def _(model, X, y, groups):
-    return fit_and_predict(RegressorChain(model), X, two_outputs(y), groups)
-
-
-@tool("RegressorChain, predict(X)")
-def _(model, X, y, groups):
-    Y = two_outputs(y)
-    return r2_score(Y, RegressorChain(model).fit(X, Y, **given(groups)).predict(X))
-
-
-@tool("RFE")
-def _(model, X, y, groups):
-    return fit_and_predict(RFE(model, n_features_to_select=1), X, y, groups)
-
-
-@tool("RFE.score")
-def _(model, X, y, groups):
-    return fit_and_score(RFE(model, n_features_to_select=1), X, y, groups)
-
-
-@tool("RFECV")
-def _(model, X, y, groups):
-    selector = RFECV(model, cv=CV).fit(X, y, **given(groups))
-    return selector.cv_results_["mean_test_score"]
-
-
-@tool("SequentialFeatureSelector")
-def _(model, X, y, groups):
-    selector = SequentialFeatureSelector(model, n_features_to_select=1, cv=CV)
-    # Only those who know the labels prefer the first column to the second.
-    return selector.fit(X, y, **given(groups)).get_support()[0]
-
-
-@tool("permutation_importance")
-def _(model, X, y, groups):
-    fitted = clone(model).fit(X, y, **given(groups))
-    # The labels, the last column, make a large part of R2; if they are no column,
-    # there is nothing to tell.
-    return permutation_importance(fitted, X, y, random_state=0).importances_mean[-1]
-
-
-@tool("partial_dependence")
-def _(model, X, y, groups):
-    fitted = clone(model).fit(X, y, **given(groups))
-    curves = partial_dependence(fitted, X, ["x"] if groups is not None else [0],
-                                kind="individual", grid_resolution=3)
-    return r2_score(y, curves["individual"][0, :, 1])
-
-
 # The walk
 
 
 def outcome(title, way, frame=FRAME, **parameters):
     """Return what happens to labels, and the text of an error."""
-    model, X, groups = {
-        "off": (MixedEffectsRegressor(), frame[["x", "w"]], frame["school"]),
-        "on": (MixedEffectsRegressor(), frame[["x", "w"]], frame["school"]),
-        "name": (MixedEffectsRegressor("school"), frame, None),
-        "position": (MixedEffectsRegressor(2), frame.to_numpy(), None),
+    X, groups, random = {
+        "off": (frame[["x", "w"]], frame["school"], None),
+        "on": (frame[["x", "w"]], frame["school"], None),
+        "name": (frame, None, "school"),
+        "position": (frame.to_numpy(), None, 2),
     }[way]
-    model.set_params(**parameters)
+    model = MixedEffectsRegressor(random, **parameters)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -494,3 +122,148 @@ def outcome(title, way, frame=FRAME, **parameters):
     if quality > 0.7 and not kinds:
         return REACHED, ""
     return f"quality {quality:.2f}, warnings {kinds}", ""
+
+
+def cells(*ways):
+    return pytest.mark.parametrize(
+        ("title", "way", "expected"),
+        [
+            pytest.param(title, way, cell, id=f"{title}-{way}")
+            for title, row in TABLE.items()
+            for way, cell in zip(WAYS, row, strict=True)
+            if way in ways
+        ],
+    )
+
+
+def test_every_tool_is_in_the_table():
+    assert list(TABLE) == list(TOOLS)
+
+
+@cells("off", "on", "name", "position")
+def test_what_happens_to_labels(title, way, expected):
+    routing = way == "on" or (way != "off" and title in NEEDS_ROUTING)
+    with sklearn.config_context(enable_metadata_routing=routing):
+        found, text = outcome(title, way)
+    assert found == expected
+    if found == RAISED:
+        assert re.search(
+            "groups|metadata routing|has no column names|names column", text
+        )
+
+
+@cells("name", "position")
+def test_routing_changes_nothing_for_labels_in_a_column(title, way, expected):
+    with sklearn.config_context(enable_metadata_routing=True):
+        assert outcome(title, way)[0] == expected
+
+
+@cells("name", "position")
+def test_labels_may_be_text_where_a_tool_keeps_text(title, way, expected):
+    chain = title.startswith("RegressorChain")
+    with sklearn.config_context(enable_metadata_routing=title in NEEDS_ROUTING):
+        text = FRAME.assign(school=SCHOOL.map("school {}".format))
+        assert outcome(title, way, text)[0] == (RAISED if chain else expected)
+
+
+# With routing off these keep labels for the splitter: the fit has none.
+KEPT_FOR_THE_SPLITTER = {
+    "cross_validate(groups=...)",
+    "GridSearchCV",
+    "GridSearchCV(scoring='r2')",
+    "HalvingGridSearchCV",
+    "RandomizedSearchCV",
+    "RFECV",
+}
+
+
+@pytest.mark.parametrize(
+    ("title", "way"),
+    [
+        (title, way)
+        for title, row in TABLE.items()
+        for way, cell in zip(WAYS, row, strict=True)
+        if cell == WARNED and not (way == "off" and title in KEPT_FOR_THE_SPLITTER)
+    ],
+)
+def test_a_strict_model_gives_no_score_where_labels_are_lost(title, way):
+    """What handle_unknown="error" is for: warnings of worker processes may be lost."""
+    with sklearn.config_context(enable_metadata_routing=way == "on"):
+        found, text = outcome(title, way, handle_unknown="error")
+    assert found.startswith("quality nan") or "no labels of 'school'" in text
+
+
+# Beyond the table
+
+
+def moved(values, first):
+    """Return an array with the labels in the first or in the last column."""
+    x, w, labels = values.T
+    return np.column_stack([labels, x, w] if first else [x, w, labels])
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("kind", [RFE, SequentialFeatureSelector])
+def test_another_column_in_the_place_of_the_labels_is_noticed(kind, first):
+    # Measurements: each row has a value of its own.
+    frame = FRAME.assign(w=FRAME["w"] + 0.1 * np.random.default_rng(0).normal(size=72))
+    model = MixedEffectsRegressor(0 if first else -1)
+    with pytest.warns(IdentifiabilityWarning, match="has a single row"):
+        kind(model, n_features_to_select=1).fit(moved(frame.to_numpy(), first), Y)
+
+
+def test_a_chain_puts_its_predictions_in_the_last_place():
+    with pytest.warns(IdentifiabilityWarning, match="has a single row"):
+        RegressorChain(MixedEffectsRegressor(-1)).fit(FRAME.to_numpy(), two_outputs(Y))
+
+
+def test_a_final_estimator_with_groups_lets_labels_through_a_stack():
+    stack = StackingRegressor(
+        [("one", MixedEffectsRegressor())], MixedEffectsRegressor(), cv=CV
+    )
+    with sklearn.config_context(enable_metadata_routing=True):
+        # The predictions that the final estimator learns from are made without.
+        with pytest.warns(MissingGroupsWarning):
+            stack.fit(FEATURES, Y, groups=SCHOOL)
+        with pytest.warns(MissingGroupsWarning):
+            prediction = stack.predict(FEATURES, groups=SCHOOL)
+    assert r2_score(Y, prediction) > 0.7
+
+
+@pytest.mark.parametrize("labels", [SCHOOL, FRAME[["school"]], SCHOOL.to_numpy()])
+def test_the_splitter_and_the_model_may_group_by_different_factors(labels):
+    half = np.arange(len(Y)) % 2
+    model = MixedEffectsRegressor()
+    with sklearn.config_context(enable_metadata_routing=True):
+        model.set_fit_request(groups="re_groups").set_score_request(groups="re_groups")
+        params = {"groups": half, "re_groups": labels}
+        options = {"cv": GroupKFold(2), "params": params, "error_score": "raise"}
+        assert cross_validate(model, FEATURES, Y, **options)["test_score"].min() > 0.7
+
+
+def test_new_groups_have_no_effect_whatever_the_way_in():
+    with sklearn.config_context(enable_metadata_routing=True):
+        options = {"cv": GroupKFold(4), "params": {"groups": SCHOOL}}
+        routed = cross_validate(MixedEffectsRegressor(), FEATURES, Y, **options)
+        column = cross_validate(MixedEffectsRegressor("school"), FRAME, Y, **options)
+    np.testing.assert_allclose(routed["test_score"], column["test_score"], rtol=1e-6)
+    assert routed["test_score"].mean() < 0.4
+
+
+# The page for users
+
+PAGE = Path(__file__).parents[1] / "docs" / "labels.md"
+
+
+def test_the_page_shows_this_table():
+    lines = PAGE.read_text(encoding="utf-8").replace("`", "").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    assert rows[0][0] == "tool"
+    assert {title: tuple(row) for title, *row in rows[1:]} == TABLE
+    assert [title for title, *_ in rows[1:]] == list(TABLE)
+
+
+def test_the_examples_of_the_page_run():
+    failed, tried = doctest.testfile(str(PAGE), module_relative=False)
+    assert tried > 10
+    assert failed == 0

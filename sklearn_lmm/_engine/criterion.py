@@ -224,19 +224,6 @@ class Point:
         """A_m v (G, q, m) of every factor, zero but for the factor of A_m."""
         return changes_of(self.v, self._directions())
 
-    @cached_property
-    def newton_step(self) -> FloatArray:
-        """-|H|^-1 g, the eigenvalues of H made positive and bounded below."""
-        w, U = np.linalg.eigh(self.hessian)
-        w = np.abs(w)
-        floor = max(1e-8 * w.max(initial=0.0), np.finfo(float).tiny)
-        return np.asarray(-U @ ((U.T @ self.gradient) / np.maximum(w, floor)))
-
-    @property
-    def decrement(self) -> float:
-        """g'|H|^-1 g, twice the decrease of the criterion a Newton step expects."""
-        return float(-self.gradient @ self.newton_step)
-
     def _directions(self) -> list[Direction]:
         """Return A_m = dL_m L' + L dL_m' for every parameter."""
         directions = []

@@ -25,11 +25,15 @@ from sklearn_lmm._engine.design import (
     Design,
     Standardization,
     Term,
+    block_units,
     deviation,
     standardize_block,
 )
 from sklearn_lmm._engine.row_sums import provisional_units, sum_rows
 from sklearn_lmm._types import AnyArray, BoolArray, FloatArray, IntArray
+
+FAR = 30.0
+"""Units are changed where scales, or centers in deviations, differ by more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,17 @@ class CrossProducts:
             tt=self.tt[np.ix_(columns, columns)],
             b=tuple(b[:, :, columns] for b in self.b),
         )
+
+    def rescaled(self) -> CrossProducts:
+        """Return the statistics in units that suit all rows.
+
+        Units come from the first rows, which may be no guide to the others.
+        """
+        columns, blocks = _moments(self), _block_moments(self)
+        old = (self.columns, *self.blocks)
+        if all(map(_similar, old, (columns, *blocks))):
+            return self
+        return _in_units_of(replace(self, columns=columns, blocks=blocks), self)
 
     def with_levels(
         self, levels: Sequence[AnyArray], index: Sequence[IntArray]
@@ -187,6 +202,28 @@ def _moments(statistics: CrossProducts) -> Standardization:
     scale = deviation((square - mean**2) * old.scale**2, center)
     scale[0] = 1.0
     return Standardization(center, scale)
+
+
+def _block_moments(statistics: CrossProducts) -> tuple[Standardization, ...]:
+    """Return the standardisation of every term by the moments of all rows."""
+    units = []
+    for term, place, old in zip(
+        statistics.terms, statistics.slices, statistics.blocks, strict=True
+    ):
+        sums = statistics.s[term.factor][:, place, place].sum(axis=0)
+        moments = sums / statistics.sum_weights
+        mean = np.zeros(term.q)
+        if term.standardization == "affine":
+            mean[1:] = moments[0, 1:]
+        square = (np.diag(moments) - mean**2) * old.scale**2
+        units.append(block_units(term, old.center + old.scale * mean, square))
+    return tuple(units)
+
+
+def _similar(old: Standardization, new: Standardization) -> bool:
+    ratio = new.scale / old.scale
+    shift = np.abs(new.center - old.center) / new.scale
+    return bool(((ratio < FAR) & (ratio > 1 / FAR) & (shift < FAR)).all())
 
 
 def _change_columns(

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 from sklearn_lmm.covariance import Covariance
+from sklearn_lmm.covariance import Standardization as Kind
 
 CONSTANT = 1e-10
 """A column whose deviation is below this part of its mean counts as constant."""
@@ -47,6 +48,11 @@ class Term:
     structure: Covariance
     intercept: bool
     q: int
+
+    @property
+    def standardization(self) -> Kind:
+        """Which change of its columns' units keeps the model."""
+        return self.structure.standardization(self.intercept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,22 +145,29 @@ def deviation(mean_square: FloatArray, center: FloatArray) -> FloatArray:
 
 
 def standardize_block(block: Block, weights: FloatArray | None) -> Standardization:
-    """Return the standardisation of a block's columns that keeps its model.
-
-    Affine, scale or common, as the covariance structure allows.
-    """
-    kind = block.structure.standardization(block.intercept)
-    means = [_mean(z, weights) if kind == "affine" else 0.0 for z in block.slopes]
+    """Return the standardisation of a block's columns that keeps its model."""
+    shifted = block.term.standardization == "affine"
+    means = [_mean(z, weights) if shifted else 0.0 for z in block.slopes]
     squares = [
         _mean((z - m) ** 2, weights) for z, m in zip(block.slopes, means, strict=True)
     ]
-    center = np.array([0.0] * block.intercept + means)
-    if kind == "common":
-        total = (block.intercept + sum(squares)) / max(len(center), 1)
-        scale = deviation(np.full(len(center), total), center)
-        return Standardization(center, scale)
-    scale = deviation(np.array([1.0] * block.intercept + squares), center)
-    return Standardization(center, scale)
+    return block_units(
+        block.term,
+        np.array([0.0] * block.intercept + means),
+        np.array([1.0] * block.intercept + squares),
+    )
+
+
+def block_units(
+    term: Term, center: FloatArray, mean_square: FloatArray
+) -> Standardization:
+    """Return units from moments: affine, scale or common, as the structure allows.
+
+    mean_square is about the center, which is 0 unless the units are affine.
+    """
+    if term.standardization == "common":
+        mean_square = np.full_like(mean_square, mean_square.mean())
+    return Standardization(center, deviation(mean_square, center))
 
 
 def _mean(x: FloatArray, weights: FloatArray | None) -> float:

@@ -161,7 +161,8 @@ def quadratic(blocks: FloatArray, left: FloatArray, right: FloatArray) -> FloatA
 
 def level_product(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return sum_g a_g'b_g (k, l) for a (G, q, k) and b (G, q, l)."""
-    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+    rows = a.shape[0] * a.shape[1]
+    return a.reshape(rows, a.shape[2]).T @ b.reshape(rows, b.shape[2])
 
 
 class NoRandomEffects:

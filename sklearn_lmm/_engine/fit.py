@@ -10,7 +10,7 @@ from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Criterion
 from sklearn_lmm._engine.cross_products import CrossProducts, cross_products
-from sklearn_lmm._engine.design import Design, Standardization
+from sklearn_lmm._engine.design import Design, Standardization, Term
 from sklearn_lmm._engine.factor_single import pool_levels
 from sklearn_lmm._engine.linalg import residual_norms
 from sklearn_lmm._engine.optimize import PERFECT, Iteration, Optimum, minimize
@@ -85,6 +85,7 @@ def fit_statistics(
         than `RANK_SUSPECT` of themselves, which is as far as cross-products see
     """
     solver = "newton" if solver == "auto" else solver
+    everything = everything.rescaled()
     if kept is None:
         kept = residual_norms(everything.tt[:-1, :-1], RANK_SUSPECT) > RANK_SUSPECT
     statistics = everything.select(kept)
@@ -158,10 +159,26 @@ def _start(criterion: Criterion) -> tuple[FloatArray, tuple[int, ...]]:
         G = len(statistics.levels[term.factor])
         slope = np.abs(point.gradient[part]).max()
         curvature = np.abs(point.hessian[part, part]).max()
-        if G == 1 or max(slope, curvature) < FLAT * G:
+        flat = max(slope, curvature) < FLAT * G
+        if flat or _like_residuals(criterion, term):
             unidentified.append(k)
             theta[part] = 0.0
     return theta, tuple(unidentified)
+
+
+def _like_residuals(criterion: Criterion, term: Term) -> bool:
+    """Say whether a term's effects cannot be told from the residuals.
+
+    An intercept of which every row has its own, all weighing the same: beside
+    another term the criterion is flat in a combination of parameters only.
+    """
+    statistics = criterion.statistics
+    singles = len(statistics.levels[term.factor]) == statistics.n_rows
+    if not (singles and term.intercept and term.q == 1):
+        return False
+    weights = statistics.s[term.factor]
+    once = criterion.n_obs == statistics.n_rows
+    return once and bool(np.ptp(weights) <= FLAT * weights.max())
 
 
 def _perfect_fit(

@@ -29,14 +29,20 @@ SINGULAR = 1e-7
 NOISE = 1e-9
 """Differences of the criterion that mean nothing, in deviance units."""
 
+NEAR = 0.1
+"""Steps that change the criterion by less than this tell of its curvature."""
+
 ARMIJO = 1e-4
 HALVINGS = 30
-POLISHING_STEPS = 3
+POLISHING_STEPS = 10
 
 POLISHED = 1e-14
 """Decrement below which theta is within 1e-7 standard errors of the optimum."""
 
 ESCAPES = 10
+
+FEW_ROWS = 10_000
+"""Up to here it is cheap, and may be worth it, to look for a second minimum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +86,72 @@ class Solver(Protocol):
         """Say whether it is worth computing the decrement."""
 
 
+class Curvature:
+    """The Hessian for Newton steps.
+
+    Where there is average information only, steps would converge linearly.
+    What it lacks is learnt from the gradients on the way, as in the structured
+    secant method of Dennis, Gay and Welsch (1981), ACM TOMS 7: 348-368: C with
+    (H + C) s = y for the last step s and change y of the gradient, by a
+    symmetric rank-one update.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, after a jump to somewhere else."""
+        self._lacking = np.zeros((0, 0))
+        self._last: Point | None = None
+
+    def step(self, point: Point) -> FloatArray:
+        """Return -|H|^-1 g, the eigenvalues of H made positive and bounded below."""
+        w, U = np.linalg.eigh(self._hessian(point))
+        w = np.abs(w)
+        floor = max(1e-8 * w.max(initial=0.0), np.finfo(float).tiny)
+        return np.asarray(-U @ ((U.T @ point.gradient) / np.maximum(w, floor)))
+
+    def decrement(self, point: Point) -> float:
+        """Return g'|H|^-1 g, twice the decrease that a Newton step expects."""
+        return float(-point.gradient @ self.step(point))
+
+    def _hessian(self, point: Point) -> FloatArray:
+        if len(self._lacking) != len(point.theta):
+            self._lacking = np.zeros_like(point.hessian)
+        if point.forms.traces is None and point is not self._last:
+            if self._last is not None:
+                self._learn(self._last, point)
+            self._last = point
+        return point.hessian + self._lacking
+
+    def _learn(self, before: Point, after: Point) -> None:
+        s = after.theta - before.theta
+        if abs(float(before.gradient @ s)) > NEAR:
+            return
+        y = after.gradient - before.gradient
+        self._lacking = self._lacking * self._sizing(s, y - after.hessian @ s)
+        rest = y - (after.hessian + self._lacking) @ s
+        along = float(rest @ s)
+        if abs(along) > 1e-8 * np.linalg.norm(rest) * np.linalg.norm(s):
+            self._lacking = self._lacking + np.outer(rest, rest) / along
+
+    def _sizing(self, s: FloatArray, lacking: FloatArray) -> float:
+        """Return a factor that shrinks what was learnt where it no longer holds."""
+        learnt = float(s @ self._lacking @ s)
+        return min(1.0, abs(float(s @ lacking) / learnt)) if learnt else 1.0
+
+
 class Newton:
     """Newton steps on the exact Hessian or on average information."""
 
     max_iter = 100
 
-    def __init__(self) -> None:
-        self._em = EM()
+    def __init__(self, curvature: Curvature) -> None:
+        self._curvature = curvature
+        self._em = EM(curvature)
 
     def step(self, point: Point) -> Point | None:
-        step = _capped(point.newton_step, point.theta)
+        step = _capped(self._curvature.step(point), point.theta)
         return _line_search(point, step) or self._em.step(point)
 
     def nearly_done(self, before: Point, after: Point) -> bool:
@@ -105,7 +167,7 @@ class LBFGS:
     max_iter = 1000
     memory = 10
 
-    def __init__(self) -> None:
+    def __init__(self, curvature: Curvature) -> None:
         self._pairs: list[tuple[FloatArray, FloatArray]] = []
 
     def step(self, point: Point) -> Point | None:
@@ -155,21 +217,38 @@ class EM:
     """
 
     max_iter = 5000
-    every = 10
+    every = 20
+    settling = 5
     small = 1e-2
 
-    def __init__(self) -> None:
+    def __init__(self, curvature: Curvature) -> None:
         self._steps = 0
 
     def step(self, point: Point) -> Point | None:
         self._steps += 1
-        new = _lower(point, self._update(point, expand=True))
-        if new is None:
-            new = _lower(point, self._update(point, expand=False))
+        new = self._lower(point)
         if self._steps % self.every == 0:
-            reached = new or point
-            new = _lower(reached, without_small(reached, self.small)) or new
+            new = self._without_small(new or point) or new
         return new
+
+    def _lower(self, point: Point) -> Point | None:
+        new = _lower(point, self._update(point, expand=True))
+        return new or _lower(point, self._update(point, expand=False))
+
+    def _without_small(self, point: Point) -> Point | None:
+        """Return a lower point with small variances at zero, if there is one.
+
+        The other parameters are given some steps to settle.
+        """
+        theta = without_small(point, self.small)
+        if np.array_equal(theta, point.theta):
+            return None
+        new = _try(point, theta)
+        for _ in range(self.settling):
+            if new is None or new.deviance < point.deviance:
+                return new
+            new = self._lower(new)
+        return new if new is not None and new.deviance < point.deviance else None
 
     def nearly_done(self, before: Point, after: Point) -> bool:
         return before.deviance - after.deviance < 1e-4
@@ -254,23 +333,25 @@ def minimize(
     max_iter : limit of all iterations together; None for that of the solver
     report : called with every iteration
     """
-    search = _Search(criterion, SOLVERS[solver](), max_iter, tol, report)
+    curvature = Curvature()
+    search = _Search(SOLVERS[solver](curvature), curvature, max_iter, tol, report)
     point = search.record(criterion.at(theta))
     for _ in range(ESCAPES):
         point, converged = search.descend(point)
         if not converged or search.perfect:
             break
         point = search.settle(point)
-        escape = _escape(point)
+        escape = _escape(point) or _without_a_term(point)
         if escape is None:
             break
+        curvature.forget()
         point = search.record(escape)
     return Optimum(
         point=point,
         converged=converged and not search.perfect,
         perfect=search.perfect,
-        gradient_norm=point.gradient_norm,
-        decrement=point.decrement,
+        gradient_norm=_gradient_norm(point),
+        decrement=np.nan if search.perfect else curvature.decrement(point),
         trace=tuple(search.trace),
     )
 
@@ -280,13 +361,14 @@ class _Search:
 
     def __init__(
         self,
-        criterion: Criterion,
         solver: Solver,
+        curvature: Curvature,
         max_iter: int | None,
         tol: float,
         report: Callable[[Iteration], None] | None,
     ) -> None:
-        self.solver, self.tol, self.report = solver, tol, report
+        self.solver, self.curvature = solver, curvature
+        self.tol, self.report = tol, report
         self.max_iter = solver.max_iter if max_iter is None else max_iter
         self.trace: list[Iteration] = []
         self.perfect = False
@@ -295,7 +377,8 @@ class _Search:
     def record(self, point: Point) -> Point:
         """Append a line to the trace."""
         seconds = perf_counter() - self._began
-        line = Iteration(point.theta, point.deviance, point.gradient_norm, seconds)
+        norm = _gradient_norm(point)
+        line = Iteration(point.theta, point.deviance, norm, seconds)
         self.trace.append(line)
         if self.report is not None:
             self.report(line)
@@ -305,17 +388,18 @@ class _Search:
         """Step until the decrement is small; return where, and whether it is."""
         nearly = True
         while True:
-            self.perfect = point.sigma2 < PERFECT
+            self.perfect = _is_perfect(point)
             if self.perfect:
                 return point, False
-            if nearly and point.decrement < self.tol:
+            if nearly and self.curvature.decrement(point) < self.tol:
                 return point, True
             if len(self.trace) > self.max_iter:
                 return point, False
             new = self.solver.step(point)
             if new is None:
                 # Rounding hides any further decrease: the gradient decides.
-                return point, point.decrement < max(self.tol, _noise(point))
+                decrement = self.curvature.decrement(point)
+                return point, decrement < max(self.tol, _noise(point))
             nearly = self.solver.nearly_done(point, new)
             point = self.record(new)
 
@@ -329,14 +413,24 @@ class _Search:
             candidate = point.criterion.at(zeroed)
             if candidate.deviance <= point.deviance + _noise(point):
                 point = self.record(candidate)
-        for _ in range(1 + POLISHING_STEPS):
-            if point.decrement < POLISHED:
+                self.curvature.forget()
+        for _ in range(POLISHING_STEPS):
+            if self.curvature.decrement(point) < POLISHED:
                 break
-            new = _try(point, point.theta + point.newton_step)
-            if new is None or not new.gradient_norm < 0.5 * point.gradient_norm:
+            new = _try(point, point.theta + self.curvature.step(point))
+            if new is None or not new.gradient_norm < point.gradient_norm:
                 break
             point = self.record(new)
         return point
+
+
+def _is_perfect(point: Point) -> bool:
+    return point.sigma2 < PERFECT
+
+
+def _gradient_norm(point: Point) -> float:
+    """Return |gradient|; NaN where nothing is left to explain, as it may overflow."""
+    return np.nan if _is_perfect(point) else point.gradient_norm
 
 
 def _noise(point: Point) -> float:
@@ -380,6 +474,22 @@ def _line_search(point: Point, step: FloatArray) -> Point | None:
     return None
 
 
+def _without_a_term(point: Point) -> Point | None:
+    """Return a lower point with one term at zero, if there is one.
+
+    In small data the criterion may have a second, lower minimum there.
+    """
+    if point.criterion.statistics.n_rows > FEW_ROWS:
+        return None
+    for _, _, part in point.criterion.terms():
+        theta = point.theta.copy()
+        theta[part] = 0.0
+        new = _try(point, theta) if point.theta[part].any() else None
+        if new is not None and new.deviance < point.deviance - _noise(point):
+            return new
+    return None
+
+
 def _escape(point: Point) -> Point | None:
     """Return a lower point along a direction of negative curvature, if any."""
     w, U = np.linalg.eigh(point.hessian)
@@ -393,7 +503,7 @@ def _escape(point: Point) -> Point | None:
     return None
 
 
-SOLVERS: dict[str, Callable[[], Solver]] = {
+SOLVERS: dict[str, Callable[[Curvature], Solver]] = {
     "newton": Newton,
     "lbfgs": LBFGS,
     "em": EM,

@@ -9,9 +9,12 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.optimize import SINGULAR, Iteration, Optimum
+from sklearn_lmm._engine.optimize import Iteration, Optimum
 from sklearn_lmm._engine.strategy import choose_strategy
 from sklearn_lmm._types import BoolArray, FloatArray
+
+ZERO = 1e-12
+"""Singular values of L below this part of the largest are rounding."""
 
 Weights = Literal["frequency", "precision"]
 
@@ -227,7 +230,8 @@ def _collapsed(
 ) -> tuple[tuple[int, FloatArray], ...]:
     """Return the combinations of coefficients that have lost their variance.
 
-    The eigenvectors u of Psi_s with no eigenvalue, as c = R^-T u: c'b = u'b_s.
+    The eigenvectors u of Psi_s with eigenvalue 0, as c = R^-T u: c'b = u'b_s.
+    The search has put variances at 0 wherever the criterion allows it.
     """
     lost = []
     statistics = point.criterion.statistics
@@ -236,7 +240,7 @@ def _collapsed(
             continue
         U, s, _ = np.linalg.svd(point.L[term.factor][place, place])
         directions = np.linalg.solve(statistics.blocks[k].map().T, U)
-        small = s**2 < SINGULAR * max(1.0, s[0] ** 2)
+        small = s <= ZERO * s[0]
         lost += [(k, directions[:, i]) for i in np.flatnonzero(small)]
     return tuple(lost)
 
