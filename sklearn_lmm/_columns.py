@@ -2,6 +2,7 @@
 
 A frame stays the frame it is and every column is read on its own, so that
 labels and unused text never meet a numeric check; an array is checked whole.
+A sparse matrix stays sparse: only single columns of it are made dense.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
@@ -21,12 +23,15 @@ from sklearn_lmm._labels import as_array, is_polars
 from sklearn_lmm._types import AnyArray, FloatArray
 from sklearn_lmm.terms import Reference
 
+MOST_SPARSE_COLUMNS = 5000
+"""Fixed effects of a sparse X, at most: X'X is dense, and takes 8 p^2 bytes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """X, its form checked: columns by position or name, as they are or as numbers.
 
-    data : a pandas or polars DataFrame, or a 2-D array
+    data : a pandas or polars DataFrame, a 2-D array, or a sparse array in CSR
     names : of the columns; x0, x1, … where X has none
     named : whether the names are X's own
     """
@@ -36,7 +41,7 @@ class Table:
     named: bool
 
     def __len__(self) -> int:
-        return len(self.data)
+        return int(self.data.shape[0])
 
     def column(self, position: int) -> Any:
         """Return one column as it is: a series or a 1-D array."""
@@ -44,6 +49,8 @@ class Table:
             return self.data.iloc[:, position]
         if is_polars(self.data):
             return self.data.to_series(position)
+        if sparse.issparse(self.data):
+            return self.data[:, [position]].toarray()[:, 0]
         return self.data[:, position]
 
     def position(self, reference: Reference, role: str) -> int:
@@ -88,18 +95,28 @@ class Table:
             f"{listed(self.names)}).{hint}"
         )
 
-    def numbers(self, positions: Sequence[int]) -> FloatArray:
+    def vector(self, position: int) -> FloatArray:
+        """Return one column as finite numbers (n,), dense whatever X is."""
+        if sparse.issparse(self.data):
+            return np.asarray(self.column(position), dtype=np.float64)
+        numbers: FloatArray = self.numbers([position])[:, 0]
+        return numbers
+
+    def numbers(self, positions: Sequence[int]) -> FloatArray | sparse.csr_array:
         """Return columns as an (n, len(positions)) array of finite numbers.
 
-        A view of X where its type and the positions allow it.
+        A view of X where its type and the positions allow it; sparse if X is.
 
         Raises
         ------
         ValueError
-            If a column holds text or other labels, NaN or infinity.
+            If a column holds text or other labels, NaN or infinity, or if a
+            sparse X has more than `MOST_SPARSE_COLUMNS` of them.
         """
         if not len(positions):
             return np.empty((len(self), 0))
+        if sparse.issparse(self.data):
+            return self._sparse_numbers(positions)
         if isinstance(self.data, pd.DataFrame):
             return self._pandas_numbers(positions)
         if is_polars(self.data):
@@ -108,6 +125,18 @@ class Table:
         if part.dtype.kind in "biuf":
             return np.asarray(part, dtype=np.float64)
         return self._each(part.astype(object).T, positions)
+
+    def _sparse_numbers(self, positions: Sequence[int]) -> sparse.csr_array:
+        if len(positions) > MOST_SPARSE_COLUMNS:
+            raise ValueError(
+                f"X is sparse and has {len(positions)} columns with fixed effects, "
+                f"more than {MOST_SPARSE_COLUMNS}: their cross-products are a dense "
+                "square matrix. Say in `fixed` which columns to use, or do not "
+                "one-hot encode a column of many categories, but name it in `random`."
+            )
+        every = list(positions) == list(range(len(self.names)))
+        part = self.data if every else self.data[:, list(positions)]
+        return part.astype(np.float64, copy=False)
 
     def _pandas_numbers(self, positions: Sequence[int]) -> FloatArray:
         part = self.data.iloc[:, _selection(positions)]
@@ -198,17 +227,18 @@ def read_table(
     Raises
     ------
     ValueError
-        If X is sparse, complex, not 2-D or empty, if an array holds NaN or
-        infinity, or if the columns are not those of the fit.
+        If X is complex, not 2-D or empty, if an array holds NaN or infinity,
+        or if the columns are not those of the fit.
     """
     min_rows = 2 if fitting else 1
     data = X
-    # Sparse, 1-D and empty X come before the columns are counted and compared.
+    # 1-D and empty X come before the columns are counted and compared.
     if isinstance(X, pd.DataFrame) or (is_polars(X) and hasattr(X, "columns")):
         _check_frame(X, min_rows)
     else:
         data = check_array(
             as_array(X) if isinstance(X, list | tuple) else X,
+            accept_sparse="csr",
             dtype=None,
             ensure_all_finite=False,
             ensure_min_samples=min_rows,
@@ -217,6 +247,8 @@ def read_table(
         )
         if data.dtype.kind == "f":
             assert_all_finite(data, input_name="X")
+        if sparse.issparse(data):
+            data = sparse.csr_array(data)
     response = {"y": y} if fitting else {}
     validate_data(estimator, X, **response, reset=fitting, skip_check_array=True)
     names = getattr(estimator, "feature_names_in_", None)

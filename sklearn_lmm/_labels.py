@@ -281,7 +281,9 @@ def _check_complete(codes: IntArray, name: str, rows: IntArray | None) -> None:
 
 def _has_own_order(column: Any) -> bool:
     """Say whether the levels come in an order that the user gave them."""
-    return isinstance(getattr(column, "dtype", None), pd.CategoricalDtype)
+    dtype = getattr(column, "dtype", None)
+    polars_enum = is_polars(column) and type(dtype).__name__ == "Enum"
+    return polars_enum or isinstance(dtype, pd.CategoricalDtype)
 
 
 def _order(codes: IntArray, labels: AnyArray) -> IntArray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import BaseEstimator
 
 from sklearn_lmm._columns import (
@@ -34,14 +35,14 @@ from sklearn_lmm._types import FloatArray, IntArray
 class Rows:
     """Rows in the terms of a fitted model.
 
-    X : (n, p) columns of the fixed part, without the intercept
+    X : (n, p) columns of the fixed part, without the intercept; sparse if X was
     offset : (n,) or 0.0
     codes : per factor (n,), -1 for an unknown level; None where not asked for
     slopes : per term, a column of n values for each slope
     without_labels : names of factors whose labels are absent altogether
     """
 
-    X: FloatArray
+    X: FloatArray | sparse.csr_array
     offset: FloatArray | float
     codes: tuple[IntArray | None, ...]
     slopes: tuple[tuple[FloatArray, ...], ...]
@@ -193,16 +194,22 @@ def _assemble(
 
 def _numbers(
     roles: Roles, table: Table
-) -> tuple[FloatArray, FloatArray | float, tuple[tuple[FloatArray, ...], ...]]:
+) -> tuple[
+    FloatArray | sparse.csr_array,
+    FloatArray | float,
+    tuple[tuple[FloatArray, ...], ...],
+]:
     """Return the fixed part, the offset and the slopes of every term."""
     X = table.numbers(roles.fixed)
-    columns = {position: X[:, k] for k, position in enumerate(roles.fixed)}
+    columns: dict[int, FloatArray] = {}
+    if not sparse.issparse(X):
+        columns = {position: X[:, k] for k, position in enumerate(roles.fixed)}
     others = [position for term in roles.terms for position in term.slopes]
     if roles.offset is not None:
         others.append(roles.offset)
     for position in others:
         if position not in columns:
-            columns[position] = table.numbers([position])[:, 0]
+            columns[position] = table.vector(position)
     offset = 0.0 if roles.offset is None else columns[roles.offset]
     return X, offset, tuple(tuple(columns[j] for j in t.slopes) for t in roles.terms)
 

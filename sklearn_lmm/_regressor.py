@@ -334,7 +334,7 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
         >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
         >>> new = X.head(1).assign(Subject="unheard of")
         >>> model.predict_interval(new).round(0)
-        array([[170., 333.]])
+        array([[178., 325.]])
         """
         check_is_fitted(self)
         rows = self._read(X, groups, random_effects)

@@ -160,7 +160,7 @@ def sparse_design(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, list[st
             for coefficient in term.coefficients
         ]
     if not blocks:
-        return sparse.csr_array((len(rows.X), 0)), names
+        return sparse.csr_array((rows.X.shape[0], 0)), names
     return sparse.csr_array(sparse.hstack(blocks, format="csr")), names
 
 

@@ -167,7 +167,7 @@ class UpdatesMixin:
         >>> "308" in model.effects_["Subject"].index
         False
         >>> adapted.effects_["Subject"].loc["308"].round(1).to_list()
-        [0.5, -0.3]
+        [-5.9, -1.2]
         """
         check_is_fitted(self)
         layout, statistics = self._added(X, y, groups, sample_weight)

@@ -51,7 +51,7 @@ def criterion_of(name, reml=True):
 @cache
 def optimum_of(name, solver, reml=True):
     criterion = criterion_of(name, reml)
-    return minimize(criterion, criterion.start(), solver=solver)
+    return minimize(criterion.at(criterion.start()), solver=solver)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,16 @@ def test_trace_tells_the_whole_way(name, solver):
 @each_solver
 def test_every_iteration_is_reported(solver):
     criterion, lines = criterion_of("slope"), []
-    optimum = minimize(criterion, criterion.start(), solver=solver, report=lines.append)
+    optimum = minimize(
+        criterion.at(criterion.start()), solver=solver, report=lines.append
+    )
     assert tuple(lines) == optimum.trace
 
 
 @each_solver
 def test_too_few_iterations_do_not_converge(solver):
     criterion = criterion_of("crossed_slopes")
-    optimum = minimize(criterion, criterion.start(), solver=solver, max_iter=1)
+    optimum = minimize(criterion.at(criterion.start()), solver=solver, max_iter=1)
     assert not optimum.converged
     assert len(optimum.trace) == 2
     assert optimum.point.deviance < optimum.trace[0].criterion
@@ -110,7 +112,7 @@ def test_a_saddle_is_left(name, solver):
     zero = criterion.at(np.zeros(criterion.n_parameters))
     assert_array_equal(zero.gradient, 0.0)
     assert np.linalg.eigvalsh(zero.hessian)[0] < 0
-    optimum = minimize(criterion, zero.theta, solver=solver)
+    optimum = minimize(zero, solver=solver)
     best = optimum_of(name, "newton").point.deviance
     assert_allclose(optimum.point.deviance, best, rtol=0, atol=1e-7)
 
@@ -121,7 +123,7 @@ def test_any_start_leads_to_the_optimum(name):
     criterion, best = criterion_of(name), optimum_of(name, "newton").point.deviance
     for scale in (0.01, 1.0, 30.0):
         start = scale * rng.normal(size=criterion.n_parameters)
-        found = minimize(criterion, start)
+        found = minimize(criterion.at(start))
         assert found.converged
         assert_allclose(found.point.deviance, best, rtol=0, atol=1e-7)
 
@@ -131,7 +133,7 @@ def test_no_parameters_need_no_search(solver):
     design = make_design(np.random.default_rng(1), [], [])
     statistics = cross_products(design)
     criterion = Criterion(statistics, choose_strategy(statistics), reml=True)
-    optimum = minimize(criterion, np.zeros(0), solver=solver)
+    optimum = minimize(criterion.at(np.zeros(0)), solver=solver)
     assert optimum.converged
     assert len(optimum.trace) == 1
 
@@ -260,7 +262,7 @@ def test_perfect_explanation_by_groups_stops_the_search():
     design.y[:] = labels[0] ** 2.0
     statistics = cross_products(design)
     criterion = Criterion(statistics, choose_strategy(statistics), reml=True)
-    optimum = minimize(criterion, criterion.start())
+    optimum = minimize(criterion.at(criterion.start()))
     assert optimum.perfect
     assert not optimum.converged
     assert np.all(np.isfinite(optimum.point.theta))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
-from sklearn_lmm._engine.criterion import Criterion
+from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts, cross_products
 from sklearn_lmm._engine.design import Design, Standardization, Term
 from sklearn_lmm._engine.factor_single import pool_levels
@@ -23,7 +23,7 @@ from sklearn_lmm._engine.result import (
     user_theta,
 )
 from sklearn_lmm._engine.row_sums import standardized_rows
-from sklearn_lmm._types import BoolArray, FloatArray
+from sklearn_lmm._types import BoolArray
 
 RANK = 1e-7
 """A column is dropped if its residual on earlier ones is below this part of it."""
@@ -93,10 +93,9 @@ def fit_statistics(
     criterion = make_criterion(pooled, reml, weights)
     if _explained_by_columns(criterion):
         return _perfect_fit(everything, kept, reml, weights, solver)
-    theta, unidentified = _start(criterion)
+    start, unidentified = _start(criterion)
     optimum = minimize(
-        criterion,
-        theta,
+        start,
         solver=solver,
         max_iter=max_iter,
         tol=tol,
@@ -143,16 +142,14 @@ def _explained_by_columns(criterion: Criterion) -> bool:
     return criterion.N <= 0 or r2 <= PERFECT * criterion.n_obs
 
 
-def _start(criterion: Criterion) -> tuple[FloatArray, tuple[int, ...]]:
+def _start(criterion: Criterion) -> tuple[Point, tuple[int, ...]]:
     """Return where to start, and the terms of which the data know nothing.
 
     With one level, or one row for every level, the criterion does not depend
     on a term's parameters; at zero, where its gradient vanishes, they stay.
     """
-    theta = criterion.start()
-    if not len(theta):
-        return theta, ()
-    point = criterion.at(theta)
+    point = criterion.at(criterion.start())
+    theta = point.theta.copy()
     statistics = criterion.statistics
     unidentified = []
     for k, (term, _, part) in enumerate(criterion.terms()):
@@ -163,7 +160,7 @@ def _start(criterion: Criterion) -> tuple[FloatArray, tuple[int, ...]]:
         if flat or _like_residuals(criterion, term):
             unidentified.append(k)
             theta[part] = 0.0
-    return theta, tuple(unidentified)
+    return criterion.at(theta) if unidentified else point, tuple(unidentified)
 
 
 def _like_residuals(criterion: Criterion, term: Term) -> bool:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sklearn_lmm._engine.criterion import Criterion, Point
+from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.linalg import level_gram
 from sklearn_lmm._types import FloatArray
 
@@ -28,6 +28,9 @@ SINGULAR = 1e-7
 
 NOISE = 1e-9
 """Differences of the criterion that mean nothing, in deviance units."""
+
+SCORING_FLOOR = 1e-4
+"""Least eigenvalue of Psi after a step of scoring, which may overshoot 0."""
 
 NEAR = 0.1
 """Steps that change the criterion by less than this tell of its curvature."""
@@ -126,6 +129,10 @@ class Curvature:
 
     def _learn(self, before: Point, after: Point) -> None:
         s = after.theta - before.theta
+        if ((after.theta == 0.0) & (s != 0.0)).any():
+            # On the boundary other parameters do not mix with those at zero.
+            self._lacking = np.zeros_like(self._lacking)
+            return
         if abs(float(before.gradient @ s)) > NEAR:
             return
         y = after.gradient - before.gradient
@@ -142,15 +149,26 @@ class Curvature:
 
 
 class Newton:
-    """Newton steps on the exact Hessian or on average information."""
+    """Newton steps on the exact Hessian or on average information.
+
+    Where the exact Hessian is at hand, the first step is one of Fisher scoring
+    in Psi: far from the optimum it goes further in the right direction than a
+    step in theta, of which Psi is a square.
+    """
 
     max_iter = 100
 
     def __init__(self, curvature: Curvature) -> None:
         self._curvature = curvature
-        self._em = EM(curvature)
+        self._em = EM()
+        self._first = True
 
     def step(self, point: Point) -> Point | None:
+        if self._first and point.forms.traces is not None:
+            self._first = False
+            scored = _lower(point, scoring_step(point))
+            if scored is not None:
+                return scored
         step = _capped(self._curvature.step(point), point.theta)
         return _line_search(point, step) or self._em.step(point)
 
@@ -167,7 +185,7 @@ class LBFGS:
     max_iter = 1000
     memory = 10
 
-    def __init__(self, curvature: Curvature) -> None:
+    def __init__(self) -> None:
         self._pairs: list[tuple[FloatArray, FloatArray]] = []
 
     def step(self, point: Point) -> Point | None:
@@ -221,7 +239,7 @@ class EM:
     settling = 5
     small = 1e-2
 
-    def __init__(self, curvature: Curvature) -> None:
+    def __init__(self) -> None:
         self._steps = 0
 
     def step(self, point: Point) -> Point | None:
@@ -298,6 +316,27 @@ def second_moments(point: Point) -> tuple[FloatArray, ...]:
     return tuple(moments)
 
 
+def scoring_step(point: Point) -> FloatArray:
+    """Return theta after a step of Fisher scoring in the covariances.
+
+    Psi + sum_m x_m A_m with T x = -gradient, T the expectation of the Hessian
+    in the directions A_m: tr(A_m Q A_l Q) - v'A_m v v'A_l v / N.
+    """
+    forms, criterion = point.forms, point.criterion
+    assert forms.traces is not None
+    expected = forms.traces - np.outer(forms.vAv, forms.vAv) / criterion.N
+    x = np.linalg.lstsq(expected, -point.gradient)[0]
+    theta = np.empty_like(point.theta)
+    for term, place, part in criterion.terms():
+        L = point.L[term.factor][place, place]
+        dL = term.structure.derivative(point.theta[part], term.q)
+        change = np.tensordot(x[part], dL, 1) @ L.T
+        w, U = np.linalg.eigh(L @ L.T + change + change.T)
+        root = U * np.sqrt(np.maximum(w, SCORING_FLOOR))
+        theta[part] = term.structure.parameters(root)
+    return theta
+
+
 def without_small(point: Point, threshold: float) -> FloatArray:
     """Return theta without the directions of Psi that have hardly any variance.
 
@@ -313,15 +352,14 @@ def without_small(point: Point, threshold: float) -> FloatArray:
 
 
 def minimize(
-    criterion: Criterion,
-    theta: FloatArray,
+    start: Point,
     *,
     solver: str = "newton",
     max_iter: int | None = None,
     tol: float = 1e-8,
     report: Callable[[Iteration], None] | None = None,
 ) -> Optimum:
-    """Minimise the criterion from theta.
+    """Minimise the criterion from a point.
 
     Descend until the Newton decrement is below `tol` deviance units; put
     vanished variances at zero; polish; and go on wherever the Hessian shows
@@ -335,7 +373,7 @@ def minimize(
     """
     curvature = Curvature()
     search = _Search(SOLVERS[solver](curvature), curvature, max_iter, tol, report)
-    point = search.record(criterion.at(theta))
+    point = search.record(start)
     for _ in range(ESCAPES):
         point, converged = search.descend(point)
         if not converged or search.perfect:
@@ -505,6 +543,6 @@ def _escape(point: Point) -> Point | None:
 
 SOLVERS: dict[str, Callable[[Curvature], Solver]] = {
     "newton": Newton,
-    "lbfgs": LBFGS,
-    "em": EM,
+    "lbfgs": lambda _: LBFGS(),
+    "em": lambda _: EM(),
 }
