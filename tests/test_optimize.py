@@ -13,15 +13,10 @@ from sklearn_lmm._engine.criterion import Criterion
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.fit import fit
-from sklearn_lmm._engine.optimize import (
-    EM,
-    SOLVERS,
-    minimize,
-    second_moments,
-    without_small,
-)
+from sklearn_lmm._engine.optimize import minimize
 from sklearn_lmm._engine.result import user_theta
 from sklearn_lmm._engine.start import LARGEST, SMALLEST, moment_variances
+from sklearn_lmm._engine.steps import EM, SOLVERS, second_moments, without_small
 from sklearn_lmm._engine.strategy import choose_strategy
 
 REGULAR = [

@@ -30,6 +30,7 @@ LAYERS = [
     "sklearn_lmm._engine.strategy",
     "sklearn_lmm._engine.start",
     "sklearn_lmm._engine.criterion",
+    "sklearn_lmm._engine.steps",
     "sklearn_lmm._engine.optimize",
     "sklearn_lmm._engine.result",
     "sklearn_lmm._engine.fit",

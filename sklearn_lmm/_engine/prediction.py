@@ -12,10 +12,12 @@ Biometrics 31: 423-447).  Nothing here needs an inverse of Psi.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
@@ -33,17 +35,20 @@ TINY = np.finfo(float).tiny
 STEP = 1e-5
 """Relative step of central differences by theta."""
 
+ENTRIES_AT_ONCE = 1 << 20
+"""Entries of d made at a time: no array as large as a dense X is needed."""
+
 
 @dataclass(frozen=True, eq=False)
 class NewRows:
     """Rows to predict, in the user's units.
 
-    X : (n, p), the intercept included
+    X : (n, p), the intercept included, dense or sparse
     codes : per factor (n,), the level; -1 if unseen
     z : per factor (n, q_f), the columns of its coefficients
     """
 
-    X: FloatArray
+    X: FloatArray | sparse.csr_array
     codes: Codes
     z: PerFactor
 
@@ -119,9 +124,8 @@ class PredictionError:
         return 2.0 * _pseudo_inverse(information)
 
     def _standardized(self, rows: NewRows) -> _Known:
-        """Return rows in the engine's units, unseen levels split off."""
+        """Return rows with z in the engine's units, unseen levels split off."""
         statistics = self._models[0].statistics
-        R = statistics.columns.map()[:-1, :-1]
         maps = factor_maps(statistics)
         z = [z_f @ R_f for z_f, R_f in zip(rows.z, maps, strict=True)]
         unseen = [code < 0 for code in rows.codes]
@@ -129,7 +133,8 @@ class PredictionError:
             np.where(new[:, None], 0.0, z_f) for new, z_f in zip(unseen, z, strict=True)
         ]
         return _Known(
-            X=rows.X[:, self.fit.kept] @ R,
+            X=rows.X[:, self.fit.kept],
+            R=statistics.columns.map()[:-1, :-1],
             codes=tuple(np.maximum(code, 0) for code in rows.codes),
             z=tuple(zeroed),
             z_new=tuple(z_f - known for z_f, known in zip(z, zeroed, strict=True)),
@@ -138,9 +143,13 @@ class PredictionError:
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """Rows in the engine's units: z is zero at unseen levels, z_new elsewhere."""
+    """Rows of which z is zero at unseen levels, z_new elsewhere.
 
-    X: FloatArray
+    X is in the user's units, so that it may be sparse; X R is in the engine's.
+    """
+
+    X: FloatArray | sparse.csr_array
+    R: FloatArray
     codes: Codes
     z: PerFactor
     z_new: PerFactor
@@ -161,7 +170,7 @@ class _Solution:
 
     def relative_variance(self, rows: _Known, counts_unseen: BoolArray) -> FloatArray:
         """Return d'H^-1 d + z'C z + z_new'Psi z_new (n,)."""
-        variance = np.asarray(np.sum(self._whitened(rows) ** 2, axis=1))
+        variance = np.concatenate([np.sum(d**2, axis=1) for d in self._whitened(rows)])
         variance += self.of_effects.state.posterior_variances(rows.codes, rows.z)
         for L, z_new, counts in zip(
             self.of_effects.L, rows.z_new, counts_unseen, strict=True
@@ -175,17 +184,22 @@ class _Solution:
         point = self.of_effects
         Av = point.changes_of_v
         _, CZtZAv = point.state.project(point.criterion.statistics.ztz(Av))
-        J = -self._whitened(rows) @ self.of_beta.forms.FAv.T
+        FAv = self.of_beta.forms.FAv
+        J = -np.concatenate([d @ FAv.T for d in self._whitened(rows)])
         for a, c, code, z in zip(Av, CZtZAv, rows.codes, rows.z, strict=True):
             J += np.einsum("ni,nim->nm", z, (a - c)[code])
         return J
 
-    def _whitened(self, rows: _Known) -> FloatArray:
-        """Return d'R_X^-1 (n, p), d = x - (Psi Z'V^-1 X)'z."""
-        d = rows.X.copy()
-        for U, code, z in zip(self.of_effects.U, rows.codes, rows.z, strict=True):
-            d -= np.einsum("ni,nip->np", z, U[code, :, :-1])
-        return d @ self.of_beta.inverse_R_X
+    def _whitened(self, rows: _Known) -> Iterator[FloatArray]:
+        """Yield d'R_X^-1 (m, p), d = x - (Psi Z'V^-1 X)'z, some rows at a time."""
+        n, p = rows.X.shape
+        size = max(1, ENTRIES_AT_ONCE // max(1, p))
+        for start in range(0, n, size):
+            part = slice(start, start + size)
+            d = np.asarray(rows.X[part] @ rows.R)
+            for U, code, z in zip(self.of_effects.U, rows.codes, rows.z, strict=True):
+                d -= np.einsum("ni,nip->np", z[part], U[code[part], :, :-1])
+            yield d @ self.of_beta.inverse_R_X
 
 
 def _pseudo_inverse(A: FloatArray) -> FloatArray:
