@@ -310,7 +310,9 @@ def capped(step: FloatArray, theta: FloatArray) -> FloatArray:
 def try_at(point: Point, theta: FloatArray) -> Point | None:
     """Return the criterion at theta, or None where it cannot be computed."""
     try:
-        new = point.criterion.at(theta)
+        # A step may go where numbers overflow; then it is simply too long.
+        with np.errstate(over="ignore", invalid="ignore"):
+            new = point.criterion.at(theta)
     except np.linalg.LinAlgError:
         return None
     return new if np.isfinite(new.deviance) else None
