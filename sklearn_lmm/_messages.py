@@ -53,9 +53,23 @@ def no_labels(names: tuple[str, ...]) -> str:
     )
 
 
+def no_groups(roles: Roles) -> str:
+    """Say that labels are missing from the argument groups."""
+    rest = (
+        "only the other terms are fitted"
+        if roles.terms
+        else "this is an ordinary least-squares fit"
+    )
+    return (
+        "A random effect takes its labels from the argument groups, and there is "
+        f"none: {rest}. Pass groups=..., name a column of X in random, or give "
+        "random=[] if no random effect is meant."
+    )
+
+
 def _messages(roles: Roles, fit: LMMFit) -> Iterator[Message]:
     if roles.no_groups:
-        yield MissingGroupsWarning, _no_groups(roles)
+        yield MissingGroupsWarning, no_groups(roles)
     if not fit.kept.all():
         yield RankDeficiencyWarning, _dropped(roles, fit)
     for block in fit.unidentified:
@@ -67,19 +81,6 @@ def _messages(roles: Roles, fit: LMMFit) -> Iterator[Message]:
     for block in sorted({block for block, _ in fit.collapsed}):
         if block not in fit.unidentified:
             yield SingularFitWarning, _collapsed(roles, fit, block)
-
-
-def _no_groups(roles: Roles) -> str:
-    rest = (
-        "only the other terms are fitted"
-        if roles.terms
-        else "this is an ordinary least-squares fit"
-    )
-    return (
-        "A random effect takes its labels from the argument groups, and there is "
-        f"none: {rest}. Pass groups=..., name a column of X in random, or give "
-        "random=[] if no random effect is meant."
-    )
 
 
 def _dropped(roles: Roles, fit: LMMFit) -> str:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, Rows, learn
-from sklearn_lmm._messages import no_labels, warn_about
+from sklearn_lmm._messages import no_groups, no_labels, warn_about
 from sklearn_lmm._results import (
     column_coefficients,
     decomposed,
@@ -63,7 +63,8 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
         The optimiser. All reach the same optimum; "auto" is the fastest.
     handle_unknown : {"population", "error"}, default="population"
         What predict does with rows of an unknown level or without a label:
-        leave that factor's effect out, or raise a ValueError.
+        leave that factor's effect out, or raise a ValueError. "error" also
+        refuses to fit without the labels that a term takes from `groups`.
     weights : {"frequency", "precision"}, default="frequency"
         What `sample_weight` means: so many equal rows each, or a residual
         variance of sigma^2 / weight.
@@ -210,6 +211,8 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
         }
 
     def _finish(self, layout: Layout, result: LMMFit) -> Self:
+        if layout.roles.no_groups and self.handle_unknown == "error":
+            raise ValueError(no_groups(layout.roles))
         self._keep(layout, result)
         warn_about(layout, result)
         return self
@@ -446,12 +449,18 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
         rows = self._read(X, groups, True)
         return sparse_design(self._layout, rows)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def get_metadata_routing(self) -> Any:
         """Return which metadata this estimator asks for.
 
-        Unless set by `set_fit_request` and the like, `groups` is requested by
-        fit, predict and score if a random effect takes its labels from there
-        (`random=None`, `RandomEffect(None)`, the name "groups"), else not.
+        Unless set by `set_fit_request`, `groups` is requested by fit if a random
+        effect takes its labels from there (`random=None`, `RandomEffect(None)`, the
+        name "groups"), else not. The other methods request what fit does, unless
+        they are set themselves.
 
         Returns
         -------
@@ -459,12 +468,15 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
             The requests of every method.
         """
         routing = super().get_metadata_routing()
-        wanted = any(term.needs_groups for term in parse_random(self.random))
+        wanted: Any = any(term.needs_groups for term in parse_random(self.random))
         for method in ("fit", "partial_fit", "predict", "score"):
             request = getattr(routing, method)
             # None is "not set": what the user has set stays.
             if request.requests.get("groups") is None:
                 request.add_request(param="groups", alias=wanted)
+            if method == "fit":
+                # Labels of another name belong to other groups.
+                wanted = request.requests["groups"]
         return routing
 
     def _read(self, X: Any, groups: Any, random_effects: bool | Sequence[str]) -> Rows:

@@ -200,7 +200,6 @@ def test_a_scorer_without_labels_does_not_spoil_its_neighbour():
 def test_another_name_for_the_labels():
     """Split by one factor, group by another."""
     model = MixedEffectsRegressor().set_fit_request(groups="site")
-    model.set_predict_request(groups="site")
     scorer = make_group_scorer("r2").set_score_request(groups="site")
     halves = np.arange(len(Y)) % 2
     for estimator in (model, make_pipeline(StandardScaler(), model)):

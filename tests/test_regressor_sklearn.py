@@ -151,9 +151,13 @@ def test_requests_of_the_user_win_and_survive_clone(routing):
     model = MixedEffectsRegressor().set_fit_request(groups="labels")
     model.set_predict_request(groups=False).set_score_request(sample_weight=True)
     for twin in (model, clone(model), clone(clone(model))):
-        assert requested(twin) == ["labels", False, True]
+        assert requested(twin) == ["labels", False, "labels"]
+    renamed = MixedEffectsRegressor().set_fit_request(groups="labels")
+    assert requested(clone(renamed)) == ["labels"] * 3
     named = MixedEffectsRegressor("school").set_fit_request(groups=True)
-    assert requested(clone(named)) == [True, False, False]
+    assert requested(clone(named)) == [True] * 3
+    fit_only = clone(named).set_predict_request(groups=False)
+    assert requested(fit_only.set_score_request(groups=False)) == [True, False, False]
 
 
 def test_labels_are_routed_through_cross_validation(routing):

@@ -225,7 +225,9 @@ def _(model, X, y, groups):
         [("scale", StandardScaler(), [0, 1])],
         remainder="passthrough",
         verbose_feature_names_out=False,
-    ).set_output(transform="pandas")
+    )
+    if isinstance(X, pd.DataFrame):
+        scale.set_output(transform="pandas")
     pipe = piped(model, scale).fit(X, y, **given(groups, step_argument()))
     return r2_score(y, pipe.predict(X, **given(groups)))
 
