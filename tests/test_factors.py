@@ -17,7 +17,7 @@ from problems import (
 )
 from scipy import sparse
 
-from sklearn_lmm._engine import outer_sums, schur
+from sklearn_lmm._engine import factor_crossed, outer_sums, schur
 from sklearn_lmm._engine.criterion import Criterion
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.factor import Direction, level_product
@@ -365,3 +365,9 @@ def test_level_product_sums_over_levels_and_coefficients():
     rng = np.random.default_rng(7)
     a, b = rng.normal(size=(5, 2, 3)), rng.normal(size=(5, 2, 4))
     assert_allclose(level_product(a, b), np.einsum("gik,gil->kl", a, b))
+
+
+def test_schur_complement_that_does_not_fit_into_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(factor_crossed.os, "sysconf", lambda name: 1, raising=False)
+    with pytest.raises(MemoryError, match="too large for an exact fit"):
+        CrossedStrategy(statistics_of("crossed_intercepts"))

@@ -17,6 +17,7 @@ second where it is small or singular.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +47,9 @@ from sklearn_lmm._types import FloatArray, IntArray
 INVERTIBLE = 1e-6
 """Smallest eigenvalue of Psi n_g from which [Q]_RR is taken from S^-1."""
 
+COPIES = 3
+"""Matrices of the size of S in memory at the same time."""
+
 COLUMNS_AT_ONCE = 512
 """Columns of A made at a time where [Q]_RR has to be taken by subtraction."""
 
@@ -65,6 +69,7 @@ class CrossedStrategy:
         N, self.C = self._stacked()
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
         self.layout = _layout(N, self.C)
+        _check_memory(self.layout.n_entries, statistics.s[self.first].shape[0])
         self.N_by_level = rows_by_level(N, self.S.shape[1])
         self.outer = outer_sums(N, self.S.shape[1], self.layout)
         lower = sparse.tril(self.C).tocoo()
@@ -132,6 +137,27 @@ def _layout(N: sparse.csc_array, C: sparse.csr_array) -> BlockLayout:
     )
     labels = connected_components(pattern, directed=False)[1][:q_R]
     return BlockLayout.of_components(np.unique(labels, return_inverse=True)[1])
+
+
+def _check_memory(n_entries: int, eliminated: int) -> None:
+    """Refuse a Schur complement that cannot be held, with its inverse, in memory.
+
+    Raises
+    ------
+    MemoryError
+        Where the system tells how much memory there is, and that is too little.
+    """
+    needed = COPIES * 8 * n_entries
+    if not hasattr(os, "sysconf"):
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise MemoryError(
+            "The grouping factors are crossed, and too large for an exact fit: beside "
+            f"the {eliminated} levels of the largest factor, the others need "
+            f"{needed / 2**30:.0f} GiB, of which there are {there / 2**30:.0f}. Leave "
+            "out a term, or pool levels with few rows."
+        )
 
 
 def _block_diagonal(blocks: FloatArray) -> sparse.csr_array:
