@@ -31,7 +31,7 @@ MOST_SPARSE_COLUMNS = 5000
 class Table:
     """X, its form checked: columns by position or name, as they are or as numbers.
 
-    data : a pandas or polars DataFrame, a 2-D array, or a sparse array in CSR
+    data : a pandas or polars DataFrame, a 2-D array, or a sparse one in CSR
     names : of the columns; x0, x1, … where X has none
     named : whether the names are X's own
     """
@@ -50,7 +50,7 @@ class Table:
         if is_polars(self.data):
             return self.data.to_series(position)
         if sparse.issparse(self.data):
-            return self.data[:, [position]].toarray()[:, 0]
+            return self._csr()[:, [position]].toarray()[:, 0]
         return self.data[:, position]
 
     def position(self, reference: Reference, role: str) -> int:
@@ -95,38 +95,16 @@ class Table:
             f"{listed(self.names)}).{hint}"
         )
 
-    def vector(self, position: int) -> FloatArray:
-        """Return one column as finite numbers (n,), dense whatever X is."""
-        if sparse.issparse(self.data):
-            return np.asarray(self.column(position), dtype=np.float64)
-        numbers: FloatArray = self.numbers([position])[:, 0]
-        return numbers
-
-    def numbers(self, positions: Sequence[int]) -> FloatArray | sparse.csr_array:
-        """Return columns as an (n, len(positions)) array of finite numbers.
-
-        A view of X where its type and the positions allow it; sparse if X is.
+    def matrix(self, positions: Sequence[int]) -> FloatArray | sparse.csr_array:
+        """Return columns as `numbers` does, but sparse if X is sparse.
 
         Raises
         ------
         ValueError
-            If a column holds text or other labels, NaN or infinity, or if a
-            sparse X has more than `MOST_SPARSE_COLUMNS` of them.
+            As `numbers`, or if there are more than `MOST_SPARSE_COLUMNS`.
         """
-        if not len(positions):
-            return np.empty((len(self), 0))
-        if sparse.issparse(self.data):
-            return self._sparse_numbers(positions)
-        if isinstance(self.data, pd.DataFrame):
-            return self._pandas_numbers(positions)
-        if is_polars(self.data):
-            return self._polars_numbers(positions)
-        part = self.data[:, _selection(positions)]
-        if part.dtype.kind in "biuf":
-            return np.asarray(part, dtype=np.float64)
-        return self._each(part.astype(object).T, positions)
-
-    def _sparse_numbers(self, positions: Sequence[int]) -> sparse.csr_array:
+        if not sparse.issparse(self.data):
+            return self.numbers(positions)
         if len(positions) > MOST_SPARSE_COLUMNS:
             raise ValueError(
                 f"X is sparse and has {len(positions)} columns with fixed effects, "
@@ -135,8 +113,36 @@ class Table:
                 "one-hot encode a column of many categories, but name it in `random`."
             )
         every = list(positions) == list(range(len(self.names)))
-        part = self.data if every else self.data[:, list(positions)]
-        return part.astype(np.float64, copy=False)
+        part = self._csr() if every else self._csr()[:, list(positions)]
+        return sparse.csr_array(part.astype(np.float64, copy=False))
+
+    def _csr(self) -> sparse.csr_array:
+        # Sparse matrices, which share no operators with arrays, are accepted too.
+        return sparse.csr_array(self.data)
+
+    def numbers(self, positions: Sequence[int]) -> FloatArray:
+        """Return columns as an (n, len(positions)) array of finite numbers.
+
+        A view of X where its type and the positions allow it.
+
+        Raises
+        ------
+        ValueError
+            If a column holds text or other labels, NaN or infinity.
+        """
+        if not len(positions):
+            return np.empty((len(self), 0))
+        if sparse.issparse(self.data):
+            columns = self._csr()[:, list(positions)]
+            return np.asarray(columns.toarray(), dtype=np.float64)
+        if isinstance(self.data, pd.DataFrame):
+            return self._pandas_numbers(positions)
+        if is_polars(self.data):
+            return self._polars_numbers(positions)
+        part = self.data[:, _selection(positions)]
+        if part.dtype.kind in "biuf":
+            return np.asarray(part, dtype=np.float64)
+        return self._each(part.astype(object).T, positions)
 
     def _pandas_numbers(self, positions: Sequence[int]) -> FloatArray:
         part = self.data.iloc[:, _selection(positions)]
@@ -247,8 +253,6 @@ def read_table(
         )
         if data.dtype.kind == "f":
             assert_all_finite(data, input_name="X")
-        if sparse.issparse(data):
-            data = sparse.csr_array(data)
     response = {"y": y} if fitting else {}
     validate_data(estimator, X, **response, reset=fitting, skip_check_array=True)
     names = getattr(estimator, "feature_names_in_", None)

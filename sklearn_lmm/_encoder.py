@@ -65,7 +65,10 @@ class RandomEffectsEncoder(TransformerMixin, BaseEstimator):
         in `adjust_for` or `slopes`.
     joint : bool, default=True
         Whether one model has the effects of all encoded columns (crossed or
-        nested), so that each is adjusted for the others.  False: a model each.
+        nested), so that each is adjusted for the others.  False: a model each,
+        which is the choice for several columns of more than some 5000
+        categories: of all columns but the largest, time grows with the cube and
+        memory with the square of the number of categories, unless nested.
     adjust_for : str, int or list of them, default=()
         Numeric columns whose linear effect is taken out of the encoding.  They
         count at their mean: mu is the expected y of an average row.  A missing
@@ -115,8 +118,8 @@ class RandomEffectsEncoder(TransformerMixin, BaseEstimator):
     -----
     A y of two different values, text or numbers, is binary: in sorted order they
     count as 0 and 1, and encodings are shrunken shares of the second.  This is
-    the linear model, not a logistic one.  Text of more classes is refused, while
-    numbers are always numbers, whole ones included.
+    the linear model, not a logistic one.  Text of more classes is refused; numbers
+    of more values are taken as they are, whole ones included.
 
     Examples
     --------

@@ -78,7 +78,7 @@ class Findings:
             return f"{name} has one category only"
         if group.counts.max() == 1:
             return f"every category of {name} has a single row"
-        return f"the categories of {name} have too few rows"
+        return f"the categories of {name} follow from the columns adjusted for"
 
     def _constant(self, model: Model, group: Group) -> Iterator[str]:
         """Yield the output columns of effects without variance."""

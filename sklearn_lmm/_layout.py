@@ -200,7 +200,7 @@ def _numbers(
     tuple[tuple[FloatArray, ...], ...],
 ]:
     """Return the fixed part, the offset and the slopes of every term."""
-    X = table.numbers(roles.fixed)
+    X = table.matrix(roles.fixed)
     columns: dict[int, FloatArray] = {}
     if not sparse.issparse(X):
         columns = {position: X[:, k] for k, position in enumerate(roles.fixed)}
@@ -209,7 +209,7 @@ def _numbers(
         others.append(roles.offset)
     for position in others:
         if position not in columns:
-            columns[position] = table.vector(position)
+            columns[position] = table.numbers([position])[:, 0]
     offset = 0.0 if roles.offset is None else columns[roles.offset]
     return X, offset, tuple(tuple(columns[j] for j in t.slopes) for t in roles.terms)
 

@@ -175,8 +175,10 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_samples, n_features)
-            Covariates, and grouping columns if `random` names any.
+        X : DataFrame, array-like or sparse matrix of shape (n_samples, n_features)
+            Covariates, and grouping columns if `random` names any. A sparse
+            matrix, whose columns have positions but no names, is never made
+            dense, here or later; up to 5000 of its columns can be fixed effects.
         y : array-like of shape (n_samples,)
             Response.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
 
 from sklearn_lmm._engine.prediction import NewRows, PredictionError
 from sklearn_lmm._engine.result import LMMFit
@@ -29,7 +29,7 @@ class Uncertainty:
     def std(self) -> FloatArray:
         """Return the standard deviation of a new observation (n,)."""
         if self.fit.perfect:
-            return np.zeros(len(self.rows.X))
+            return np.zeros(self.rows.X.shape[0])
         error = PredictionError(self.fit)
         variance = error.variance(self._new_rows(), self._counts_unseen("observation"))
         return np.sqrt(variance + self.fit.sigma**2)
@@ -42,7 +42,7 @@ class Uncertainty:
         Student's t with Satterthwaite's degrees of freedom of the variance.
         """
         if self.fit.perfect:
-            return np.zeros(len(self.rows.X))
+            return np.zeros(self.rows.X.shape[0])
         rows, counts = self._new_rows(), self._counts_unseen(kind)
         error = PredictionError(self.fit)
         variance = error.variance(rows, counts)
@@ -62,12 +62,19 @@ class Uncertainty:
     def _new_rows(self) -> NewRows:
         roles, rows = self.layout.roles, self.rows
         n = rows.X.shape[0]
-        ones = np.ones((n, int(roles.intercept)))
         z: list[list[FloatArray]] = [[] for _ in roles.groupings]
         for term, slopes in zip(roles.terms, rows.slopes, strict=True):
             z[term.factor] += [np.ones(n)] * term.intercept + list(slopes)
         return NewRows(
-            X=np.hstack([ones, rows.X]),
+            X=_with_ones(rows.X) if roles.intercept else rows.X,
             codes=tuple(np.full(n, -1) if c is None else c for c in rows.codes),
             z=tuple(np.column_stack(columns) for columns in z),
         )
+
+
+def _with_ones(X: FloatArray | sparse.csr_array) -> FloatArray | sparse.csr_array:
+    ones = np.ones((X.shape[0], 1))
+    if sparse.issparse(X):
+        parts = [sparse.csr_array(ones), X]
+        return sparse.csr_array(sparse.hstack(parts, format="csr"))
+    return np.hstack([ones, X])

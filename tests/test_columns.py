@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
 
@@ -116,7 +115,6 @@ def test_unused_columns_of_a_frame_are_not_looked_at():
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (sparse.csr_array(np.eye(3)), "Sparse data was passed"),
         (np.arange(3.0), "Reshape your data"),
         (np.eye(3) * 1j, "Complex data not supported"),
         (np.empty((3, 0)), r"0 feature\(s\) \(shape=\(3, 0\)\) while a minimum of 1"),

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import sklearn
 from schools import NUMERIC, SCHOOL, X, Y, fit
-from scipy import sparse
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import (
@@ -20,7 +19,6 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import get_tags
 
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect
 
@@ -50,12 +48,6 @@ def test_unknown_options_are_refused(parameters):
 def test_bad_random_parts_are_refused(random):
     with pytest.raises(ValueError, match=r"school|True|\{\}|n_features = 4"):
         fit(random)
-
-
-def test_sparse_X_is_refused():
-    assert get_tags(MixedEffectsRegressor()).input_tags.sparse is False
-    with pytest.raises(TypeError, match="Sparse data was passed"):
-        fit([], sparse.csr_array(NUMERIC.to_numpy()))
 
 
 def test_copies_predict_the_same():

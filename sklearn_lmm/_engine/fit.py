@@ -136,7 +136,7 @@ def _columns_by_rows(
 def _explained_by_columns(criterion: Criterion) -> bool:
     """Say whether the fixed part alone explains y exactly."""
     tt = criterion.statistics.tt
-    beta = np.linalg.lstsq(tt[:-1, :-1], tt[:-1, -1])[0]
+    beta = np.linalg.solve(tt[:-1, :-1], tt[:-1, -1])
     residual = np.append(-beta, 1.0)
     r2 = float(residual @ tt @ residual)
     return criterion.N <= 0 or r2 <= PERFECT * criterion.n_obs

@@ -10,6 +10,9 @@ from scipy.linalg import lapack
 
 from sklearn_lmm._types import FloatArray
 
+COLUMNS_AT_ONCE = 64
+"""Columns eliminated before the others are brought up to date."""
+
 
 def shrinkage(S: FloatArray, L: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return (I + S_g Psi)^-1 and log|I + S_g Psi| for every level g, Psi = L L'.
@@ -105,8 +108,14 @@ def residual_norms(gram: FloatArray, tol: float) -> FloatArray:
     scale = np.where(norms > 0, norms, 1.0)
     rest = gram / np.outer(scale, scale)
     left = np.zeros(p)
-    for j in range(p):
-        left[j] = np.sqrt(max(rest[j, j], 0.0))
-        if left[j] > tol:
-            rest = rest - np.outer(rest[:, j], rest[j]) / rest[j, j]
+    for start in range(0, p, COLUMNS_AT_ONCE):
+        block = rest[start:, start : start + COLUMNS_AT_ONCE]
+        width = block.shape[1]
+        L = np.zeros_like(block)
+        for j in range(width):
+            column = block[:, j] - L[:, :j] @ L[j, :j]
+            left[start + j] = np.sqrt(max(column[j], 0.0))
+            if left[start + j] > tol:
+                L[:, j] = column / left[start + j]
+        rest[start + width :, start + width :] -= L[width:] @ L[width:].T
     return left

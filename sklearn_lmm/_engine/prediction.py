@@ -35,7 +35,7 @@ TINY = np.finfo(float).tiny
 STEP = 1e-5
 """Relative step of central differences by theta."""
 
-ENTRIES_AT_ONCE = 1 << 20
+ENTRIES_AT_ONCE = 1 << 18
 """Entries of d made at a time: no array as large as a dense X is needed."""
 
 
@@ -75,6 +75,8 @@ class PredictionError:
         J Cov(theta) J' with J_m = d(x'betahat + z'bhat) / d theta_m
         = z'(I - C Z'Z) A_m v - d'H^-1 F'A_m v, and Cov(theta) = 2 (d2 dev)^-1.
         """
+        if not len(self.fit.theta_standardized):
+            return np.zeros(rows.X.shape[0])
         known = self._standardized(rows)
         J = self._at.sensitivity(known)
         covariance = 2.0 * _pseudo_inverse(self._at.of_beta.observed_hessian)
