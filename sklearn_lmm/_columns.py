@@ -319,4 +319,6 @@ def read_weights(sample_weight: Any, y: FloatArray) -> FloatArray | None:
             f"sample_weight has {len(negative)} negative values, first "
             f"{weights[negative[0]]:g} in row {negative[0]}; weights are 0 or more."
         )
+    if not weights.any():
+        raise ValueError("sample_weight has only zeros: at least one non-zero weight.")
     return weights
