@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from shops import X, Y, ignore_singular
 from sklearn.model_selection import KFold, PredefinedSplit
+from sklearn.preprocessing import TargetEncoder
 
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect, RandomEffectsEncoder
 
@@ -126,6 +127,24 @@ def test_no_variance_between_categories_shrinks_to_the_mean():
         errors.append(np.mean((encoder.encodings_["c"] - 7) ** 2))
     # Means of 10 rows, unshrunken, have an error of 0.32.
     assert np.sqrt(np.mean(errors)) < 0.08
+
+
+@ignore_singular
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.1, 1.0])
+def test_closer_to_known_effects_than_target_encoder(ratio):
+    size = np.tile([1, 2, 3, 10, 20], 40)
+    code = np.repeat(np.arange(200), size)
+    frame, levels = pd.DataFrame({"c": code}), pd.DataFrame({"c": np.arange(200)})
+    errors = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        truth = np.sqrt(ratio) * rng.normal(size=200)
+        y = truth[code] + rng.normal(size=len(code))
+        encoders = RandomEffectsEncoder("c"), TargetEncoder(target_type="continuous")
+        encoded = [e.fit(frame, y).transform(levels)[:, 0] for e in encoders]
+        errors.append([np.sqrt(np.mean((values - truth) ** 2)) for values in encoded])
+    ahead = np.diff(errors)
+    assert ahead.mean() > 2 * ahead.std(ddof=1) / np.sqrt(len(ahead))
 
 
 @ignore_singular

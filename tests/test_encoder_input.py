@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
+from frames import to_polars
 from shops import N_SHOPS, X, Y, ignore_singular
 from sklearn.model_selection import StratifiedKFold
 
@@ -33,7 +33,7 @@ def test_labels_of_any_type(kind, container):
     frame = pd.DataFrame({"c": labels})
     data = {
         "pandas": frame,
-        "polars": pl.from_pandas(frame),
+        "polars": to_polars(frame),
         "array": frame.to_numpy(),
     }[container]
     same = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1, 1)
@@ -167,7 +167,7 @@ def test_unusable_targets_are_refused(y, message):
         (X[["price"]], {}, ["price"]),
         (X.to_numpy(), {"adjust_for": 0}, ["x1", "x2"]),
         (X.to_numpy(), {}, ["x0", "x1", "x2"]),
-        (pl.from_pandas(X), {}, ["shop", "item"]),
+        (to_polars(X), {}, ["shop", "item"]),
         (X, {"columns": 1, "extras": "std"}, ["shop", "shop_std"]),
         (
             X,
@@ -216,7 +216,7 @@ def test_missing_covariates_count_as_the_mean():
     options = {"columns": "shop", "adjust_for": "price"}
     expected = RandomEffectsEncoder(**options).fit(filled, Y).transform(X)
     frame = X.assign(price=price)
-    for data in (frame, pl.from_pandas(frame), frame.to_numpy()):
+    for data in (frame, to_polars(frame), frame.to_numpy()):
         names = options if hasattr(data, "columns") else {"columns": 1, "adjust_for": 0}
         found = RandomEffectsEncoder(**names).fit(data, Y).transform(data)
         np.testing.assert_allclose(found, expected, rtol=1e-8)

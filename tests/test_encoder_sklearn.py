@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from frames import to_polars
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
@@ -79,7 +80,7 @@ def test_tags():
         RandomEffectsEncoder().fit(sparse.csr_array(np.eye(9)), np.arange(9.0))
 
 
-@pytest.mark.parametrize("frame", [X, pl.from_pandas(X)])
+@pytest.mark.parametrize("frame", [X, to_polars(X)])
 @pytest.mark.parametrize("kind", ["pandas", "polars"])
 def test_set_output(frame, kind):
     encoder = RandomEffectsEncoder(slopes="x", extras=["std", "count"], cv=KFold(3))
