@@ -296,7 +296,7 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
         coverage: float = 0.95,
         kind: str = "observation",
         random_effects: bool | Sequence[str] = True,
-        theta_uncertainty: bool = False,
+        theta_uncertainty: bool = True,
     ) -> FloatArray:
         """Return intervals that cover the response with a given probability.
 
@@ -317,9 +317,11 @@ class MixedEffectsRegressor(UpdatesMixin, RegressorMixin, BaseEstimator):
         random_effects : bool or list of str, default=True
             Whose effects are predicted, as in `predict`. A mean is over the
             population of the factors left out.
-        theta_uncertainty : bool, default=False
+        theta_uncertainty : bool, default=True
             Whether to add what the uncertainty of the covariances contributes
-            to that of the predicted effects, by the delta method.
+            to that of the predicted effects, by the delta method.  Without it
+            intervals for the means of known groups are too short when there
+            are few groups.
 
         Returns
         -------

@@ -58,6 +58,8 @@ LME4 = {
 
 
 def half_width(model, *args, **options):
+    """Return half the width of intervals, theta taken as known unless asked."""
+    options = {"theta_uncertainty": False} | options
     return np.diff(model.predict_interval(*args, **options))[:, 0] / 2
 
 
