@@ -49,6 +49,7 @@ LAYERS = [
     "sklearn_lmm._results",
     "sklearn_lmm._uncertainty",
     "sklearn_lmm._updating",
+    "sklearn_lmm._predicting",
     "sklearn_lmm._regressor",
     "sklearn_lmm._encod*",
     "sklearn_lmm.metrics",
