@@ -19,6 +19,7 @@ ROOT = Path(sklearn_lmm.__file__).parent
 # imports from its own layer and from those below it.
 LAYERS = [
     "sklearn_lmm._types",
+    "sklearn_lmm._progress",
     "sklearn_lmm.covariance",
     "sklearn_lmm._engine.linalg",
     "sklearn_lmm._engine.schur",
@@ -58,7 +59,15 @@ LAYERS = [
     "sklearn_lmm.datasets",
     "sklearn_lmm",
 ]
-OPTIONAL = {"dask", "distributed", "formulaic", "matplotlib", "polars", "pyarrow"}
+OPTIONAL = {
+    "dask",
+    "distributed",
+    "formulaic",
+    "matplotlib",
+    "polars",
+    "pyarrow",
+    "tqdm",
+}
 
 
 def module_name(path: Path) -> str:
