@@ -9,8 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LinearRegression
 
 from sklearn_lmm.datasets import (
+    load_cake,
     load_exam,
     load_insteval,
+    load_ovary,
     load_pastes,
     load_penicillin,
     load_sleepstudy,
@@ -33,6 +35,8 @@ FACTS = {
         },
     ),
     load_sleepstudy: (180, "Reaction", {"Subject": 18}),
+    load_cake: (270, "angle", {"replicate": 15, "recipe": 3}),
+    load_ovary: (308, "follicles", {"mare": 11}),
     load_penicillin: (144, "diameter", {"plate": 24, "sample": 6}),
     load_pastes: (60, "strength", {"batch": 10, "cask": 3, "sample": 30}),
     load_insteval: (
@@ -121,6 +125,20 @@ def test_what_the_exam_description_says_of_its_peculiarities():
 def test_pastes_samples_are_the_casks_of_the_batches():
     pastes = load_pastes().data.astype(str)
     assert (pastes["sample"] == pastes["batch"] + ":" + pastes["cask"]).all()
+
+
+def test_every_cake_batch_was_baked_at_every_temperature():
+    cake = load_cake().data
+    cells = cake.groupby(["recipe", "replicate", "temperature"], observed=True).size()
+    assert len(cells) == 270
+    assert (cells == 1).all()
+
+
+def test_days_of_a_mare_are_consecutive():
+    ovary = load_ovary().data
+    for _, rows in ovary.groupby("mare", observed=True):
+        assert rows["day"].to_list() == list(range(1, len(rows) + 1))
+        assert rows["cycle"].is_monotonic_increasing
 
 
 def test_parts_of_a_simulation_add_up():

@@ -21,8 +21,10 @@ and, with ``return_X_y=True``, the pair ``(data, target)`` alone.
 """
 
 from sklearn_lmm.datasets._real import (
+    load_cake,
     load_exam,
     load_insteval,
+    load_ovary,
     load_pastes,
     load_penicillin,
     load_sleepstudy,
@@ -30,8 +32,10 @@ from sklearn_lmm.datasets._real import (
 from sklearn_lmm.datasets._synthetic import make_mixed_regression
 
 __all__ = [
+    "load_cake",
     "load_exam",
     "load_insteval",
+    "load_ovary",
     "load_pastes",
     "load_penicillin",
     "load_sleepstudy",

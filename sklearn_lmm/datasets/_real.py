@@ -170,6 +170,65 @@ def load_insteval(*, return_X_y: bool = False, as_frame: bool = True) -> Any:
     return _load("insteval.csv.gz", "y", factors, return_X_y, as_frame)
 
 
+def load_cake(*, return_X_y: bool = False, as_frame: bool = True) -> Any:
+    """Load breakage angles of 270 cakes: a split-plot experiment.
+
+    The target is ``angle``, in degrees; ``recipe`` was set for whole batches of
+    mix, which recipe and ``replicate`` name together, and ``temperature`` within
+    them.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Return ``(data, target)`` instead of the Bunch.
+    as_frame : bool, default=True
+        Return pandas objects, with factors as categoricals; else arrays.
+
+    Returns
+    -------
+    Bunch or tuple
+        See `sklearn_lmm.datasets`.
+
+    Examples
+    --------
+    >>> from sklearn_lmm.datasets import load_cake
+    >>> load_cake().data.nunique().to_dict()
+    {'replicate': 15, 'recipe': 3, 'temperature': 6}
+    """
+    factors: Levels = {"replicate": None, "recipe": None}
+    return _load("cake.csv", "angle", factors, return_X_y, as_frame)
+
+
+def load_ovary(*, return_X_y: bool = False, as_frame: bool = True) -> Any:
+    """Load daily counts of ovarian follicles of 11 mares: a series each.
+
+    The target is ``follicles``; ``cycle`` is the time between two ovulations, at
+    0 and 1, ``day`` numbers a mare's observations and ``mare`` is the grouping
+    factor.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        Return ``(data, target)`` instead of the Bunch.
+    as_frame : bool, default=True
+        Return pandas objects, with factors as categoricals; else arrays.
+
+    Returns
+    -------
+    Bunch or tuple
+        See `sklearn_lmm.datasets`.
+
+    Examples
+    --------
+    >>> from sklearn_lmm.datasets import load_ovary
+    >>> X, y = load_ovary(return_X_y=True)
+    >>> list(X.columns), y.name, len(y)
+    (['mare', 'cycle', 'day'], 'follicles', 308)
+    """
+    factors: Levels = {"mare": None}
+    return _load("ovary.csv", "follicles", factors, return_X_y, as_frame)
+
+
 def _load(
     file: str, target: str, factors: Levels, return_X_y: bool, as_frame: bool
 ) -> Any:
