@@ -1,5 +1,6 @@
 """Whole fits: results in the user's units, invariances, degenerate data."""
 
+import pickle
 from dataclasses import replace
 from functools import cache
 
@@ -28,6 +29,10 @@ from sklearn_lmm.covariance import Unstructured
 SOME = ["slope", "symmetric", "nested_three", "crossed_intercepts", "crossed_three"]
 some_problems = pytest.mark.parametrize("name", SOME)
 each_method = pytest.mark.parametrize("reml", [False, True])
+
+
+def _pickled(result):
+    return pickle.loads(pickle.dumps(result))
 
 
 @cache
@@ -109,8 +114,9 @@ def test_results_say_how_they_were_found():
     assert_allclose(value, result.criterion, rtol=1e-14)
 
 
-def test_arrays_of_a_result_are_read_only():
-    result = fitted("crossed_three")
+@pytest.mark.parametrize("copied", [lambda result: result, _pickled])
+def test_arrays_of_a_result_are_read_only(copied):
+    result = copied(fitted("crossed_three"))
     arrays = [result.theta, result.beta, result.beta_covariance, result.kept]
     for array in [*arrays, *result.effects, *result.covariances]:
         with pytest.raises(ValueError, match="read-only"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -81,6 +81,11 @@ class LMMFit:
             f"strategy={self.strategy!r}, solver={self.solver!r}, "
             f"n_iter={self.n_iter}, converged={self.converged})"
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Arrays come out of a pickle writeable.
+        self.__dict__.update(state)
+        frozen(self)
 
     def model(self) -> Criterion:
         """Return the criterion that was minimised, to be evaluated anywhere."""
