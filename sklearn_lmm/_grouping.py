@@ -52,11 +52,11 @@ class FactorLevels:
         return learn_factor(codes, parts)[1]
 
     def positions(self, labels: AnyArray) -> IntArray:
-        """Return where each of some levels' labels is among these levels."""
+        """Return where each of some levels' labels is among these levels, or -1."""
         if not self.keys:
             return self.parts[0].positions(labels)
         places = {label: code for code, label in enumerate(self.labels.tolist())}
-        return np.array([places[label] for label in labels.tolist()], dtype=np.intp)
+        return np.array([places.get(x, -1) for x in labels.tolist()], dtype=np.intp)
 
 
 def learn_factor(

@@ -51,6 +51,7 @@ LAYERS = [
     "sklearn_lmm._uncertainty",
     "sklearn_lmm._updating",
     "sklearn_lmm._predicting",
+    "sklearn_lmm._rows",
     "sklearn_lmm._regressor",
     "sklearn_lmm._encod*",
     "sklearn_lmm.metrics",
