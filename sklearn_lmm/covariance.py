@@ -50,6 +50,14 @@ class Covariance(ABC):
         """Return d2L / dtheta dtheta', shape (m, m, q, q); None where it is zero."""
         return None
 
+    def directions(self, q: int) -> FloatArray | None:
+        """Return a basis (m, q, q) of the matrices that Psi runs through.
+
+        None if they do not fill a linear space: such a structure is known by
+        its parameters and their derivatives only.
+        """
+        return None
+
     @abstractmethod
     def parameters(self, root: FloatArray) -> FloatArray:
         """Return theta of the structured matrix nearest to root @ root.T.
@@ -116,6 +124,10 @@ class Unstructured(LinearCovariance):
         basis[np.arange(len(rows)), rows, columns] = 1.0
         return basis
 
+    def directions(self, q: int) -> FloatArray:
+        lower = self.basis(q)
+        return np.maximum(lower, lower.swapaxes(1, 2))
+
     def parameters(self, root: FloatArray) -> FloatArray:
         columns, rows = np.triu_indices(len(root))
         return _lower_factor(root)[rows, columns]
@@ -140,6 +152,9 @@ class Diagonal(LinearCovariance):
         basis[np.arange(q), np.arange(q), np.arange(q)] = 1.0
         return basis
 
+    def directions(self, q: int) -> FloatArray:
+        return self.basis(q)
+
     def parameters(self, root: FloatArray) -> FloatArray:
         return np.asarray(np.linalg.norm(root, axis=1))
 
@@ -156,6 +171,9 @@ class Identity(LinearCovariance):
 
     def basis(self, q: int) -> FloatArray:
         return np.eye(q)[None]
+
+    def directions(self, q: int) -> FloatArray:
+        return self.basis(q)
 
     def parameters(self, root: FloatArray) -> FloatArray:
         return np.array([np.sqrt(np.sum(root**2) / len(root))])
@@ -181,6 +199,9 @@ class CompoundSymmetry(LinearCovariance):
     def basis(self, q: int) -> FloatArray:
         mean = np.full((q, q), 1.0 / q)
         return np.stack([np.eye(q) - mean, mean]) if q > 1 else mean[None]
+
+    def directions(self, q: int) -> FloatArray:
+        return self.basis(q)
 
     def parameters(self, root: FloatArray) -> FloatArray:
         q = len(root)

@@ -192,7 +192,7 @@ def test_observed_hessian_is_exact_for_several_factors_too(name, reml):
     theta = interior(criterion, np.random.default_rng(9))
     bend = stencil(lambda t: criterion.at(t).gradient, theta)
     observed = criterion.at(theta).observed_hessian
-    assert_allclose(observed, bend, rtol=0, atol=1e-6 * np.abs(bend).max())
+    assert_allclose(observed, bend, rtol=0, atol=1e-8 * np.abs(bend).max())
 
 
 @each_method

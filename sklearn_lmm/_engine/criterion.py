@@ -38,6 +38,7 @@ from sklearn_lmm._engine.factor import (
 )
 from sklearn_lmm._engine.linalg import consecutive, inverse_lower, row_gram, symmetrize
 from sklearn_lmm._engine.start import moment_variances
+from sklearn_lmm._engine.traces import reml_traces, trace_products
 from sklearn_lmm._types import FloatArray
 
 ROUNDING = 1e-16
@@ -190,21 +191,36 @@ class Point:
     @cached_property
     def hessian(self) -> FloatArray:
         """d2 deviance / d theta d theta', or average information for its h."""
-        forms = self.forms
-        vAPAv = forms.vAQAv - forms.FAv @ forms.FAv.T
-        traces = vAPAv if forms.traces is None else forms.traces
-        h = 2.0 * vAPAv - np.outer(forms.vAv, forms.vAv) / self.criterion.N - traces
-        return h + self._structure_curvature()
+        return self._hessian(self.forms.traces)
 
     @cached_property
     def observed_hessian(self) -> FloatArray:
-        """d2 deviance / d theta d theta', exact up to rounding or differences.
+        """d2 deviance / d theta d theta', exact.
 
-        Where there is average information only: central differences of the
-        gradient, right to about 1e-7.
+        By central differences of the gradient, right to about 1e-7, if the
+        strategy cannot tell the traces.
         """
         if self.forms.traces is not None or not len(self.theta):
             return self.hessian
+        traces = self._traces()
+        return self._differences() if traces is None else self._hessian(traces)
+
+    def _hessian(self, traces: FloatArray | None) -> FloatArray:
+        """Return the Hessian, with average information in place of no traces."""
+        forms = self.forms
+        vAPAv = forms.vAQAv - forms.FAv @ forms.FAv.T
+        t = vAPAv if traces is None else traces
+        h = 2.0 * vAPAv - np.outer(forms.vAv, forms.vAv) / self.criterion.N - t
+        return h + self._structure_curvature()
+
+    def _traces(self) -> FloatArray | None:
+        """Return tr(A_m Q A_l Q), with Z'PZ for Q under REML."""
+        directions = self.directions()
+        if not self.criterion.reml:
+            return trace_products(self.state, directions)
+        return reml_traces(self.state, self.criterion.statistics, self.F, directions)
+
+    def _differences(self) -> FloatArray:
         columns = []
         for m, value in enumerate(self.theta):
             step = np.zeros_like(self.theta)
@@ -217,14 +233,14 @@ class Point:
     @cached_property
     def forms(self) -> Forms:
         """What the Hessian is made of."""
-        return self.state.forms(self.F, self.v, self._directions(), self.criterion.reml)
+        return self.state.forms(self.F, self.v, self.directions(), self.criterion.reml)
 
     @property
     def changes_of_v(self) -> PerFactor:
         """A_m v (G, q, m) of every factor, zero but for the factor of A_m."""
-        return changes_of(self.v, self._directions())
+        return changes_of(self.v, self.directions())
 
-    def _directions(self) -> list[Direction]:
+    def directions(self) -> list[Direction]:
         """Return A_m = dL_m L' + L dL_m' for every parameter."""
         directions = []
         for term, place, part in self.criterion.terms():

@@ -205,21 +205,21 @@ class CrossedFactored:
         """Return the sums of [Q]_gg; the module names the two forms used."""
         strategy = self.strategy
         sums = []
-        for k, inverse in enumerate(self._inverse.sums):
-            if self._psi_n(k) > INVERTIBLE:
+        for k, inverse in enumerate(self.inverse.sums):
+            if self.psi_n(k) > INVERTIBLE:
                 levels = strategy.statistics.s[strategy.rest[k]].shape[0]
                 root = np.linalg.inv(self.L[k])
                 kept = levels * np.eye(len(root)) - inverse
                 sums.append(symmetrize(root.T @ kept @ root))
             else:
                 sums.append(self._block_sum_by_columns(k))
-        Q = self.IS @ (strategy.S - self._NCN @ self.IS.swapaxes(1, 2))
+        Q = self.IS @ (strategy.S - self.NCN @ self.IS.swapaxes(1, 2))
         return strategy.in_user_order(symmetrize(Q.sum(axis=0)), tuple(sums))
 
     def posterior_blocks(self) -> PerFactor:
-        first = self.K + self.K @ self._NCN @ self.K
+        first = self.K + self.K @ self.NCN @ self.K
         rest = tuple(
-            self._diagonal_blocks(k, self._inverse.C) for k in range(len(self.L))
+            self._diagonal_blocks(k, self.inverse.C) for k in range(len(self.L))
         )
         return self.strategy.in_user_order(first, rest)
 
@@ -279,7 +279,7 @@ class CrossedFactored:
         high, low = np.maximum(a, b), np.minimum(a, b)
         together = layout.offset[high] == layout.offset[low]
         index = np.where(together, layout.index(high, low), 0)
-        return np.where(together, self._inverse.C[index], 0.0)
+        return np.where(together, self.inverse.C[index], 0.0)
 
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
@@ -287,7 +287,7 @@ class CrossedFactored:
         return average_information(self, self.strategy.statistics, F, v, directions)
 
     @cached_property
-    def _inverse(self) -> _Inverse:
+    def inverse(self) -> Inverse:
         """S^-1, made in the memory of S: the Cholesky factors are used up."""
         for factor in self.factors:
             factor.invert()
@@ -296,12 +296,12 @@ class CrossedFactored:
         ]
         self.factors = []
         self._scale(transposed=False)
-        return _Inverse(sums, self.flat)
+        return Inverse(sums, self.flat)
 
     @cached_property
-    def _NCN(self) -> FloatArray:
+    def NCN(self) -> FloatArray:
         """N_g' C_R N_g (G, q, q) for every level g of the first factor."""
-        return self.strategy.outer.contract(self._inverse.C)
+        return self.strategy.outer.contract(self.inverse.C)
 
     def _posterior_times(self, c: FloatArray) -> FloatArray:
         """Return C_R c = L_R S^-1 L_R'c, by whichever of the two is at hand."""
@@ -321,13 +321,13 @@ class CrossedFactored:
         by_subtraction = strategy.split(c - strategy.C @ u + strategy.N @ KNu)
         parts = []
         for k, u_k in enumerate(strategy.split(u)):
-            if self._psi_n(k) > 1.0:
+            if self.psi_n(k) > 1.0:
                 parts.append(np.linalg.inv(self.L[k] @ self.L[k].T) @ u_k)
             else:
                 parts.append(by_subtraction[k])
         return tuple(parts)
 
-    def _psi_n(self, k: int) -> float:
+    def psi_n(self, k: int) -> float:
         """Return the smallest eigenvalue of Psi_k times the largest Z_g'Z_g."""
         smallest = float(np.linalg.svd(self.L[k], compute_uv=False)[-1])
         return smallest**2 * self.strategy.most[k]
@@ -400,7 +400,7 @@ class CrossedFactored:
 
 
 @dataclass(frozen=True, eq=False)
-class _Inverse:
+class Inverse:
     """sums : sum_h [S^-1]_hh of every factor in R; C : C_R, flat lower triangles."""
 
     sums: list[FloatArray]

@@ -92,7 +92,7 @@ class DenseFactored:
     ) -> Forms:
         stack, stacked_F = self.strategy.stack, self.strategy.stack(F)
         stacked_v = stack(tuple(v_f[:, :, None] for v_f in v))[:, 0]
-        A = [self._wide(direction) for direction in directions]
+        A = [self.wide(direction) for direction in directions]
         R = self.Q - stacked_F @ stacked_F.T if reml else self.Q
         Av = np.array([A_m @ stacked_v for A_m in A])
         AR = [A_m @ R for A_m in A]
@@ -103,7 +103,7 @@ class DenseFactored:
             traces=np.array([[np.sum(a * b.T) for b in AR] for a in AR]),
         )
 
-    def _wide(self, direction: Direction) -> FloatArray:
+    def wide(self, direction: Direction) -> FloatArray:
         """Return I x A on the rows of the direction's factor, 0 elsewhere."""
         wide = np.zeros_like(self.Q)
         place = self.strategy.places[direction.factor]

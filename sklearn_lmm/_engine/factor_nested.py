@@ -161,7 +161,7 @@ class NestedFactored:
         lowest = np.argmax(used, axis=0)
         variances = np.zeros(len(lowest))
         astray = np.zeros(len(lowest), dtype=bool)
-        for k, joint in enumerate(self._joints):
+        for k, joint in enumerate(self.joints):
             rows = np.flatnonzero((lowest == k) & used[k])
             level = along[k][rows]
             for h in self.strategy.ancestors(k):
@@ -184,7 +184,7 @@ class NestedFactored:
         return average_information(self, self.strategy.statistics, F, v, directions)
 
     @property
-    def _joints(self) -> list[FloatArray]:
+    def joints(self) -> list[FloatArray]:
         """The posterior covariance of every level and its ancestors, leaves first."""
         return self._down[2]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import Codes, Direction, Forms, PerFactor, quadratic
-from sklearn_lmm._engine.linalg import level_gram, shrinkage, symmetrize
+from sklearn_lmm._engine.linalg import level_gram, sandwich, shrinkage, symmetrize
 from sklearn_lmm._types import FloatArray, IntArray
 
 SAME = 1e-12
@@ -75,15 +75,15 @@ class SingleFactored:
         vv = v_[:, :, None] * v_[:, None, :]
         FF = F_ @ F_.swapaxes(1, 2)
         Fv = np.tensordot(F_, v_, (0, 0))
-        traces = _sandwich(A, level_gram(Q * self.counts[:, None, None], Q))
+        traces = sandwich(A, level_gram(Q * self.counts[:, None, None], Q))
         if reml:
             FAF = np.einsum("ipjr,mij->mpr", np.tensordot(F_, F_, (0, 0)), A)
             flat = FAF.reshape(m, F_.shape[2] ** 2)
-            traces += flat @ flat.T - 2.0 * _sandwich(A, level_gram(Q, FF))
+            traces += flat @ flat.T - 2.0 * sandwich(A, level_gram(Q, FF))
         return Forms(
             vAv=A.reshape(m, q * q) @ vv.sum(axis=0).ravel(),
             FAv=np.einsum("ipj,mij->mp", Fv, A),
-            vAQAv=_sandwich(A, level_gram(Q, vv)),
+            vAQAv=sandwich(A, level_gram(Q, vv)),
             traces=traces,
         )
 
@@ -91,12 +91,6 @@ class SingleFactored:
     def Q(self) -> FloatArray:
         """[Q]_gg (G, q, q)."""
         return symmetrize(self.IS @ self.S)
-
-
-def _sandwich(A: FloatArray, XY: FloatArray) -> FloatArray:
-    """Return sum_g tr(A_m X_g A_l Y_g) (m, m), symmetrised, from `level_gram`."""
-    half = np.einsum("mij,jkli->mkl", A, XY)
-    return symmetrize(np.einsum("mkl,nkl->mn", half, A))
 
 
 def pool_levels(statistics: CrossProducts) -> CrossProducts:

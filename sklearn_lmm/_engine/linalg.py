@@ -96,6 +96,12 @@ def level_gram(X: FloatArray, Y: FloatArray) -> FloatArray:
     return gram.reshape(q, q, q, q)
 
 
+def sandwich(A: FloatArray, XY: FloatArray) -> FloatArray:
+    """Return sum_g tr(A_m X_g A_l Y_g) (m, m), symmetrised, from `level_gram`."""
+    half = np.einsum("mij,jkli->mkl", A, XY)
+    return symmetrize(np.einsum("mkl,nkl->mn", half, A))
+
+
 def residual_norms(gram: FloatArray, tol: float) -> FloatArray:
     """Return how much of each column of X earlier ones leave, from gram = X'X.
 

@@ -22,6 +22,7 @@ from scipy import sparse
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import Codes, PerFactor
+from sklearn_lmm._engine.information import parameter_information, pseudo_inverse
 from sklearn_lmm._engine.result import (
     LMMFit,
     factor_maps,
@@ -79,7 +80,7 @@ class PredictionError:
             return np.zeros(rows.X.shape[0])
         known = self._standardized(rows)
         J = self._at.sensitivity(known)
-        covariance = 2.0 * _pseudo_inverse(self._at.of_beta.observed_hessian)
+        covariance = 2.0 * pseudo_inverse(self._at.of_beta.observed_hessian)
         relative = np.asarray(np.sum((J @ covariance) * J, axis=1))
         return self.fit.sigma**2 * relative
 
@@ -112,18 +113,8 @@ class PredictionError:
 
     @cached_property
     def _parameter_covariance(self) -> FloatArray:
-        """Cov(sigma^2, theta), with sigma^2 = 1.
-
-        Half the Hessian of the deviance that is not profiled over sigma^2:
-        [[N, -r'], [-r, H + r r'/N]] / 2 with r = d r2 / d theta = -v'A v.
-        """
-        point = self._at.of_beta
-        N, r = point.criterion.N, -point.forms.vAv
-        information = np.empty((len(r) + 1, len(r) + 1))
-        information[0, 0] = N
-        information[0, 1:] = information[1:, 0] = -r
-        information[1:, 1:] = point.observed_hessian + np.outer(r, r) / N
-        return 2.0 * _pseudo_inverse(information)
+        """Cov(sigma^2, theta), with sigma^2 = 1."""
+        return pseudo_inverse(parameter_information(self._at.of_beta))
 
     def _standardized(self, rows: NewRows) -> _Known:
         """Return rows with z in the engine's units, unseen levels split off."""
@@ -202,14 +193,6 @@ class _Solution:
             for U, code, z in zip(self.of_effects.U, rows.codes, rows.z, strict=True):
                 d -= np.einsum("ni,nip->np", z[part], U[code[part], :, :-1])
             yield d @ self.of_beta.inverse_R_X
-
-
-def _pseudo_inverse(A: FloatArray) -> FloatArray:
-    """Return the inverse on the directions that the data say something of."""
-    w, U = np.linalg.eigh(A)
-    informative = w > 1e-8 * max(1.0, float(w.max(initial=0.0)))
-    inverse = np.where(informative, 1.0 / np.where(informative, w, 1.0), 0.0)
-    return np.asarray((U * inverse) @ U.T)
 
 
 def predict_effects_from(fit: LMMFit, statistics: CrossProducts) -> LMMFit:

@@ -1,0 +1,223 @@
+"""Kenward and Roger's tests of the fixed effects, from small matrices.
+
+Let G_r be the derivatives of Cov(y) = sigma^2 V by its parameters, all in units
+where sigma^2 = 1, and X whitened so that X'V^-1X = I.  The parameters are the
+entries of each Psi in a basis A_r of its structure, which Cov(y) is linear in,
+and the direction of V itself, that stands for sigma^2 (Z A_r Z' and V span what
+Z A_r Z' and I do).  With F = Z'V^-1 X and Q = Z'V^-1 Z,
+
+    P_r  = -X'V^-1 G_r V^-1 X              = -F'A_r F;         -I for V
+    Q_rs =  X'V^-1 G_r V^-1 G_s V^-1 X     =  F'A_r Q A_s F;   F'A_r F, I
+    T_rs =  tr(V^-1 G_r V^-1 G_s)          =  tr(A_r Q A_s Q); tr(A_r Q), n
+    R_rs =  X'V^-1 (d2 Cov / dr ds) V^-1 X =  0 for linear structures,
+
+    W = 2 I^-1,  I_rs = T_rs - 2 tr(Q_rs) + tr(P_r P_s),
+    Lambda = sum W_rs (Q_rs - P_r P_s - R_rs / 4),  Cov(betahat) = I + 2 Lambda
+
+(Kenward and Roger 1997, Biometrics 53: 983-997).  Structures that are not
+linear in Psi are taken in their own parameters theta, with
+R_rs = F'(d2 Psi / dr ds) F, and F'(d Psi / dr) F between theta and V.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from sklearn_lmm._engine.criterion import Point
+from sklearn_lmm._engine.factor import Direction
+from sklearn_lmm._engine.information import split_inverse
+from sklearn_lmm._engine.linalg import symmetrize
+from sklearn_lmm._engine.traces import (
+    fixed_part_changes,
+    fixed_part_curvature,
+    trace_products,
+)
+from sklearn_lmm._types import FloatArray
+
+SINGULAR = 1e-10
+"""Eigenvalues of the equilibrated information below this count as 0."""
+
+SENSITIVE = 1e-6
+"""Least part of P_r along a flat direction that matters."""
+
+CLOSE_TO_2 = 1e-2
+"""F is not scaled where its denominator degrees of freedom are this near 2."""
+
+
+class KenwardRoger:
+    """The adjusted covariance, degrees of freedom and scales at one point.
+
+    Contrasts l (p,) are whitened: of R_X beta / sigma, whose covariance is I
+    before the adjustment.
+
+    adjusted : (p, p), the adjusted covariance of R_X betahat / sigma
+    """
+
+    def __init__(self, point: Point) -> None:
+        parameters = _parameters(point)
+        P, Q = _fixed_part(point, parameters.directions)
+        T = _traces(point, parameters.directions)
+        information = (
+            T - 2.0 * np.einsum("rsii->rs", Q) + np.einsum("rij,sji->rs", P, P)
+        )
+        inverse, self._flat = _equilibrated_inverse(symmetrize(information), np.diag(T))
+        W = 2.0 * inverse
+        Lambda = np.tensordot(W, Q, 2)
+        Lambda -= np.einsum("rs,rij,sjk->ik", W, P, P, optimize=True)
+        Lambda -= 0.25 * _curvature(point, parameters, P, W)
+        self.adjusted = np.eye(len(Lambda)) + 2.0 * symmetrize(Lambda)
+        self._P, self._W = P, W
+
+    def test(self, contrasts: FloatArray) -> tuple[float, float]:
+        """Return (denominator df, scale) of F for independent contrasts L (q, p).
+
+        scale F is compared with the F distribution, F = b'(L Adj L')^-1 b / q
+        with b = L beta.  The moments of F are matched, exactly so where an exact
+        test exists.  NaN if a parameter matters of which the data say nothing.
+        """
+        q = len(contrasts)
+        U = np.linalg.qr(contrasts.T)[0]
+        p = U.T @ self._P @ U
+        if (np.abs(np.tensordot(self._flat, p, (0, 0))) > SENSITIVE).any():
+            return np.nan, np.nan
+        traces = np.einsum("rii->r", p)
+        A1 = float(traces @ self._W @ traces)
+        A2 = float(np.einsum("rs,rij,sji->", self._W, p, p, optimize=True))
+        return _matched(A1, A2, q)
+
+
+def _matched(A1: float, A2: float, q: int) -> tuple[float, float]:
+    """Return (df, scale) from Kenward and Roger's A1 and A2, in their notation."""
+    if A2 <= 0.0:
+        return np.inf, 1.0
+    B = (A1 + 6.0 * A2) / (2.0 * q)
+    g = ((q + 1.0) * A1 - (q + 4.0) * A2) / ((q + 2.0) * A2)
+    denominator = 3.0 * q + 2.0 * (1.0 - g)
+    c1, c2, c3 = (x / denominator for x in (g, q - g, q + 2.0 - g))
+    V0, V1, V2 = 1.0 + c1 * B, 1.0 - c2 * B, 1.0 - c3 * B
+    V0 = 0.0 if abs(V0) < 1e-10 else V0
+    rho = _ratio(1.0 - A2 / q, V1) ** 2 * _ratio(V0, V2) / q
+    df = 4.0 + (q + 2.0) / (q * rho - 1.0)
+    scale = df * (1.0 - A2 / q) / (df - 2.0) if abs(df - 2.0) >= CLOSE_TO_2 else 1.0
+    return float(df), float(scale)
+
+
+def _ratio(a: float, b: float) -> float:
+    """Return a / b, 1 where both vanish."""
+    return 1.0 if abs(a) < 1e-14 and abs(b) < 1e-14 else a / b
+
+
+@dataclass(frozen=True, eq=False)
+class _Parameters:
+    """The parameters of the covariances, sigma^2 apart.
+
+    directions : dPsi by every one of them
+    curved : positions of those that Psi is not linear in
+    second : (r, s, d2 Psi / dr ds) of these
+    """
+
+    directions: list[Direction]
+    curved: list[int]
+    second: list[tuple[int, int, Direction]]
+
+
+def _parameters(point: Point) -> _Parameters:
+    """Return a basis of every linear structure, theta of the others."""
+    directions: list[Direction] = []
+    curved: list[int] = []
+    second: list[tuple[int, int, Direction]] = []
+    by_theta = point.directions()
+    for k, (term, _, part) in enumerate(point.criterion.terms()):
+        basis = term.structure.directions(term.q)
+        first = len(directions)
+        if basis is None:
+            directions += by_theta[part]
+            places = range(first, len(directions))
+            curved += places
+            for (i, r), (j, s) in product(enumerate(places), repeat=2):
+                second.append((r, s, _embedded(point, k, _d2Psi(point, k)[i, j])))
+        else:
+            directions += [_embedded(point, k, A) for A in basis]
+    return _Parameters(directions, curved, second)
+
+
+def _embedded(point: Point, k: int, A: FloatArray) -> Direction:
+    """Return a change A of one term's Psi as one of its factor's."""
+    statistics = point.criterion.statistics
+    factor, place = statistics.terms[k].factor, statistics.slices[k]
+    wide = np.zeros_like(point.L[factor])
+    wide[place, place] = A
+    return Direction(factor, wide)
+
+
+def _d2Psi(point: Point, k: int) -> FloatArray:
+    """Return d2 Psi / d theta d theta' (m, m, q, q) of one term."""
+    statistics = point.criterion.statistics
+    term, place = statistics.terms[k], statistics.slices[k]
+    theta = point.theta[point.criterion.parameters[k]]
+    dL = term.structure.derivative(theta, term.q)
+    half = np.einsum("rik,sjk->rsij", dL, dL)
+    second = term.structure.second_derivative(theta, term.q)
+    if second is not None:
+        half = half + second @ point.L[term.factor][place, place].T
+    return np.asarray(half + half.swapaxes(2, 3))
+
+
+def _fixed_part(
+    point: Point, directions: list[Direction]
+) -> tuple[FloatArray, FloatArray]:
+    """Return P_r (m + 1, p, p) and Q_rs (m + 1, m + 1, p, p), V last."""
+    statistics = point.criterion.statistics
+    m, p = len(directions), statistics.p
+    P, Q = np.empty((m + 1, p, p)), np.empty((m + 1, m + 1, p, p))
+    P[:m] = -fixed_part_changes(point.F, directions).reshape(m, p, p)
+    P[m] = -np.eye(p)
+    Q[:m, :m] = fixed_part_curvature(point.state, statistics, point.F, directions)
+    Q[m, :] = Q[:, m] = -P
+    return P, Q
+
+
+def _traces(point: Point, directions: list[Direction]) -> FloatArray:
+    """Return T_rs (m + 1, m + 1), V last."""
+    m = len(directions)
+    T = np.empty((m + 1, m + 1))
+    products = trace_products(point.state, directions)
+    if products is None:
+        raise NotImplementedError(
+            f"strategy {point.criterion.strategy.name!r} has no traces"
+        )
+    T[:m, :m] = products
+    sums = point.state.block_sums()
+    T[m, :m] = T[:m, m] = [np.sum(sums[d.factor] * d.A) for d in directions]
+    T[m, m] = point.criterion.n_obs
+    return T
+
+
+def _curvature(
+    point: Point, parameters: _Parameters, P: FloatArray, W: FloatArray
+) -> FloatArray:
+    """Return sum W_rs R_rs (p, p)."""
+    total: FloatArray = np.zeros_like(P[0])
+    for r, s, direction in parameters.second:
+        total += W[r, s] * fixed_part_changes(point.F, [direction])[0]
+    for r in parameters.curved:
+        total -= 2.0 * W[r, -1] * P[r]
+    return total
+
+
+def _equilibrated_inverse(
+    A: FloatArray, before: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return A^-1 and the flat directions of A (k columns).
+
+    Scaled to a unit diagonal first, so that units of measurement do not decide
+    what is singular.  `before` (m,) is what the diagonal is a difference from.
+    """
+    left = np.diag(A) > SINGULAR * before
+    A = A * np.outer(left, left)
+    scale = 1.0 / np.sqrt(np.where(left, np.diag(A), 1.0))
+    inverse, flat = split_inverse(A * np.outer(scale, scale), SINGULAR)
+    return inverse * np.outer(scale, scale), scale[:, None] * flat
