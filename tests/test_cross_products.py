@@ -25,7 +25,12 @@ from scipy import sparse
 from sklearn_lmm._engine import cross_products as module
 from sklearn_lmm._engine import row_sums
 from sklearn_lmm._engine.criterion import Criterion
-from sklearn_lmm._engine.cross_products import cross_products, merge_levels
+from sklearn_lmm._engine.cross_products import (
+    cross_products,
+    in_units,
+    merge_levels,
+    units_of,
+)
 from sklearn_lmm._engine.design import Factor
 from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.fit import fit_statistics
@@ -56,7 +61,7 @@ def assert_sums_of_rows(statistics, design):
 
 def relative_difference(a, b):
     """Return the largest difference of two sets of cross-products, units alike."""
-    b = module._in_units_of(a, b)
+    b = in_units(b, units_of(a))
     pairs = [(a.tt, b.tt), *zip(a.s, b.s, strict=True), *zip(a.b, b.b, strict=True)]
     pairs += [(a.n[key].toarray(), b.n[key].toarray()) for key in a.n]
     return max(np.abs(x - y).max() / np.abs(x).max() for x, y in pairs)
@@ -153,7 +158,7 @@ def test_chunks_give_the_same_criterion(name):
     ]
     assert_allclose(results[1].criterion, results[0].criterion, rtol=1e-10)
     assert_allclose(results[1].beta, results[0].beta, rtol=1e-5, atol=1e-6)
-    moved = module._in_units_of(whole, added)
+    moved = in_units(added, units_of(whole))
     values = []
     for statistics in (whole, moved):
         criterion = Criterion(statistics, DenseStrategy(statistics), reml=True)
@@ -244,7 +249,7 @@ def test_labels_of_any_kind_are_merged(kind):
     else:
         assert list(added.levels[0]) == sorted(LABELS[kind])
     order = [list(added.levels[0]).index(level) for level in whole.levels[0]]
-    moved = module._in_units_of(whole, added)
+    moved = in_units(added, units_of(whole))
     assert_allclose(moved.s[0][order], whole.s[0], atol=1e-12)
     assert_allclose(moved.b[0][order], whole.b[0], atol=1e-12)
 

@@ -27,6 +27,7 @@ LAYERS = [
     "sklearn_lmm._engine.design",
     "sklearn_lmm._engine.row_sums",
     "sklearn_lmm._engine.cross_products",
+    "sklearn_lmm._engine.accumulator",
     "sklearn_lmm._engine.factor*",
     "sklearn_lmm._engine.traces_*",
     "sklearn_lmm._engine.traces",

@@ -32,6 +32,9 @@ from sklearn_lmm._engine.design import (
 from sklearn_lmm._engine.row_sums import provisional_units, sum_rows
 from sklearn_lmm._types import AnyArray, BoolArray, FloatArray, IntArray
 
+Units = tuple[Standardization, tuple[Standardization, ...]]
+"""The units of T, and those of every term's columns."""
+
 FAR = 30.0
 """Units are changed where scales, or centers in deviations, differ by more."""
 
@@ -106,11 +109,8 @@ class CrossProducts:
 
         Units come from the first rows, which may be no guide to the others.
         """
-        columns, blocks = _moments(self), _block_moments(self)
-        old = (self.columns, *self.blocks)
-        if all(map(_similar, old, (columns, *blocks))):
-            return self
-        return _in_units_of(replace(self, columns=columns, blocks=blocks), self)
+        units = own_units(self)
+        return self if similar(units_of(self), units) else in_units(self, units)
 
     def with_levels(
         self, levels: Sequence[AnyArray], index: Sequence[IntArray]
@@ -138,7 +138,7 @@ class CrossProducts:
             raise ValueError("cross-products of different models cannot be added")
         if self.n_rows < 2 <= other.n_rows:
             return other + self
-        other = _in_units_of(self, other)
+        other = in_units(other, units_of(self))
         merged = [
             merge_levels(a, b) for a, b in zip(self.levels, other.levels, strict=True)
         ]
@@ -159,14 +159,18 @@ class CrossProducts:
 
 
 def cross_products(
-    design: Design, units: Standardization | None = None
+    design: Design,
+    units: Standardization | None = None,
+    blocks: tuple[Standardization, ...] | None = None,
 ) -> CrossProducts:
     """Reduce the rows of a design to their cross-products, in one pass.
 
-    `units` are those to hold X and y in; None for their moments.
+    `units` are those to hold X and y in, `blocks` those of the terms; None for
+    the moments of the rows.
     """
     n, weights = len(design.y), design.weights
-    blocks = tuple(standardize_block(block, weights) for block in design.blocks)
+    if blocks is None:
+        blocks = tuple(standardize_block(block, weights) for block in design.blocks)
     columns = provisional_units(design) if units is None else units
     sums = sum_rows(design, columns, blocks)
     statistics = CrossProducts(
@@ -186,6 +190,16 @@ def cross_products(
     if units is not None:
         return statistics
     return _change_columns(statistics, _moments(statistics))
+
+
+def units_of(statistics: CrossProducts) -> Units:
+    """Return the units that the statistics are held in."""
+    return statistics.columns, statistics.blocks
+
+
+def own_units(statistics: CrossProducts) -> Units:
+    """Return units by the (weighted) moments of all rows."""
+    return _moments(statistics), _block_moments(statistics)
 
 
 def _moments(statistics: CrossProducts) -> Standardization:
@@ -216,8 +230,15 @@ def _block_moments(statistics: CrossProducts) -> tuple[Standardization, ...]:
         if term.standardization == "affine":
             mean[1:] = moments[0, 1:]
         square = (np.diag(moments) - mean**2) * old.scale**2
+        # Of ones, whatever the rounding of their sum.
+        square[: term.intercept] = 1.0
         units.append(block_units(term, old.center + old.scale * mean, square))
     return tuple(units)
+
+
+def similar(old: Units, new: Units) -> bool:
+    """Say whether sums in the old units have the digits of those in the new."""
+    return all(map(_similar, (old[0], *old[1]), (new[0], *new[1])))
 
 
 def _similar(old: Standardization, new: Standardization) -> bool:
@@ -239,24 +260,28 @@ def _change_columns(
     )
 
 
-def _in_units_of(reference: CrossProducts, other: CrossProducts) -> CrossProducts:
-    """Express all of `other` in the units of `reference`, by exact algebra."""
-    other = _change_columns(other, reference.columns)
-    maps = [np.eye(s.shape[1]) for s in other.s]
-    for columns, term, mine, theirs in zip(
-        other.slices, other.terms, reference.blocks, other.blocks, strict=True
+def in_units(statistics: CrossProducts, units: Units) -> CrossProducts:
+    """Express the statistics in other units, by exact algebra."""
+    columns, blocks = units
+    statistics = _change_columns(statistics, columns)
+    maps = [np.eye(s.shape[1]) for s in statistics.s]
+    for place, term, new, old in zip(
+        statistics.slices, statistics.terms, blocks, statistics.blocks, strict=True
     ):
-        maps[term.factor][columns, columns] = mine.from_(theirs)
+        maps[term.factor][place, place] = new.from_(old)
     wide = [
         sparse.kron(sparse.eye_array(len(s)), C, format="csr")
-        for s, C in zip(other.s, maps, strict=True)
+        for s, C in zip(statistics.s, maps, strict=True)
     ]
     return replace(
-        other,
-        blocks=reference.blocks,
-        s=tuple(C.T @ s @ C for s, C in zip(other.s, maps, strict=True)),
-        b=tuple(C.T @ b for b, C in zip(other.b, maps, strict=True)),
-        n={(f, h): wide[f].T @ n @ wide[h] for (f, h), n in other.n.items()},
+        statistics,
+        blocks=blocks,
+        s=tuple(C.T @ s @ C for s, C in zip(statistics.s, maps, strict=True)),
+        b=tuple(C.T @ b for b, C in zip(statistics.b, maps, strict=True)),
+        n={
+            (f, h): (wide[f].T @ n @ wide[h]).tocsr()
+            for (f, h), n in statistics.n.items()
+        },
     )
 
 
