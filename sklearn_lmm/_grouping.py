@@ -51,6 +51,14 @@ class FactorLevels:
         codes = [part.match(c) for part, c in zip(parts, columns, strict=True)]
         return learn_factor(codes, parts)[1]
 
+    def part_codes(self) -> list[IntArray]:
+        """Return for every level the codes (n_levels,) of its parts."""
+        pairs, codes = np.arange(len(self.labels)), []
+        for keys, part in zip(self.keys[::-1], self.parts[:0:-1], strict=True):
+            pairs, other = np.divmod(keys.labels[pairs], len(part.labels))
+            codes.append(other)
+        return [pairs, *codes[::-1]]
+
     def positions(self, labels: AnyArray) -> IntArray:
         """Return where each of some levels' labels is among these levels, or -1."""
         if not self.keys:

@@ -52,13 +52,7 @@ class Levels:
         """
         if not len(labels):
             return np.empty(0, dtype=np.intp)
-        now, then = kind_of(labels, self.name), kind_of(self.labels, self.name)
-        if now != then:
-            raise ValueError(
-                f"The labels of {self.name!r} are {now} ({_type_of(labels)}), but were "
-                f"{then} ({_type_of(self.labels)}) at fit. Labels of different types "
-                "never match; convert one of them."
-            )
+        check_kind(labels, self.labels, self.name)
         return _positions(labels, self.labels)
 
     def joined(self, other: Levels) -> Levels:
@@ -73,8 +67,8 @@ class Levels:
             labels = np.concatenate([self.labels.astype(object), new.astype(object)])
         else:
             labels = np.concatenate([self.labels, new])
-        if _is_sorted(self.labels):
-            labels = labels[_order(np.arange(len(labels)), labels)]
+        if is_sorted(self.labels):
+            labels = labels[order_of(np.arange(len(labels)), labels)]
         return Levels(self.name, labels)
 
 
@@ -95,7 +89,7 @@ def learn_levels(
     kind_of(labels, name)
     if _has_own_order(column):
         return codes, Levels(name, labels)
-    order = _order(codes, labels)
+    order = order_of(codes, labels)
     rank = np.empty(len(order), dtype=np.intp)
     rank[order] = np.arange(len(order))
     return rank[codes], Levels(name, labels[order])
@@ -175,6 +169,17 @@ def kind_of(labels: AnyArray, name: str) -> str:
     return "times" if times else "objects"
 
 
+def check_kind(labels: AnyArray, known: AnyArray, name: str) -> None:
+    """Refuse labels that are text where the known ones are numbers, or the like."""
+    now, then = kind_of(labels, name), kind_of(known, name)
+    if now != then:
+        raise ValueError(
+            f"The labels of {name!r} are {now} ({_type_of(labels)}), but were "
+            f"{then} ({_type_of(known)}) at fit. Labels of different types "
+            "never match; convert one of them."
+        )
+
+
 def _type_of(labels: AnyArray) -> str:
     return type(labels[0]).__name__ if labels.dtype == object else str(labels.dtype)
 
@@ -183,7 +188,7 @@ def _encode_pandas(column: pd.Series) -> tuple[IntArray, AnyArray]:
     dtype: Any = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         categories = dtype.categories.to_numpy()
-        codes, used = _compact(np.asarray(column.cat.codes, np.intp), len(categories))
+        codes, used = compact(np.asarray(column.cat.codes, np.intp), len(categories))
         return codes, _plain(categories[used])
     if isinstance(dtype, np.dtype):
         return _encode_array(column.to_numpy())
@@ -202,7 +207,7 @@ def _encode_polars(column: Any) -> tuple[IntArray, AnyArray]:
         return _encode_array(column.to_numpy())
     codes = column.to_physical().fill_null(0).to_numpy().astype(np.intp)
     codes[column.is_null().to_numpy()] = -1
-    codes, used = _compact(codes, int(codes.max(initial=-1)) + 1)
+    codes, used = compact(codes, int(codes.max(initial=-1)) + 1)
     # Categories may be numbered across columns, so the labels are read from rows.
     example = np.empty(len(used) + 1, dtype=np.intp)
     example[codes] = np.arange(len(codes))
@@ -243,13 +248,16 @@ def _count(
         if (present != np.floor(present)).any():
             return None
         offsets[missing] = -1
-    codes, used = _compact(offsets.astype(np.intp), int(high - low) + 1)
+    codes, used = compact(offsets.astype(np.intp), int(high - low) + 1)
     labels = used.astype(wide.dtype) + wide.dtype.type(low)
     return codes, labels.astype(values.dtype)
 
 
-def _compact(codes: IntArray, size: int) -> tuple[IntArray, IntArray]:
-    """Renumber codes below `size` without gaps; return the codes in use, too."""
+def compact(codes: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """Renumber codes below `size` without gaps; return the codes in use, too.
+
+    In increasing order; -1 stays -1.
+    """
     present = np.zeros(size + 1, dtype=bool)
     present[codes] = True
     used = np.flatnonzero(present[:-1])
@@ -286,7 +294,8 @@ def _has_own_order(column: Any) -> bool:
     return polars_enum or isinstance(dtype, pd.CategoricalDtype)
 
 
-def _order(codes: IntArray, labels: AnyArray) -> IntArray:
+def order_of(codes: IntArray, labels: AnyArray) -> IntArray:
+    """Return the order of labels: sorted, else that of their first rows."""
     if labels.dtype != object:
         return np.argsort(labels, kind="stable")
     values = labels.tolist()
@@ -298,7 +307,8 @@ def _order(codes: IntArray, labels: AnyArray) -> IntArray:
         return np.argsort(first_row)
 
 
-def _is_sorted(labels: AnyArray) -> bool:
+def is_sorted(labels: AnyArray) -> bool:
+    """Say whether labels can be sorted, and are."""
     try:
         return all(a <= b for a, b in pairwise(labels.tolist()))
     except TypeError:
@@ -308,7 +318,7 @@ def _is_sorted(labels: AnyArray) -> bool:
 def _positions(labels: AnyArray, levels: AnyArray) -> IntArray:
     """Return where each label is among the levels, -1 for those that are not."""
     if labels.dtype.kind in "biuf" and levels.dtype.kind in "biuf":
-        return _number_positions(_whole(labels), _whole(levels))
+        return _number_positions(whole(labels), whole(levels))
     if levels.dtype.kind in "mM":
         return pd.Index(levels).get_indexer(pd.Index(labels))
     codes = dict(zip(levels.tolist(), range(len(levels)), strict=True))
@@ -322,7 +332,7 @@ def _number_positions(labels: AnyArray, levels: AnyArray) -> IntArray:
     return np.where(levels[position] == labels, order[position], -1)
 
 
-def _whole(numbers: AnyArray) -> AnyArray:
+def whole(numbers: AnyArray) -> AnyArray:
     """Return integers where all are whole, so that large ones compare exactly."""
     if numbers.dtype.kind == "f":
         exact = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2.0**53)

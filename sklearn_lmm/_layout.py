@@ -27,6 +27,7 @@ from sklearn_lmm._engine.design import Block, Design, Factor
 from sklearn_lmm._grouping import FactorLevels, learn_factor
 from sklearn_lmm._groups import GroupColumns, read_groups
 from sklearn_lmm._labels import first_difference, learn_levels
+from sklearn_lmm._numbering import Numbering
 from sklearn_lmm._roles import Roles, Source, assign_roles
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -132,7 +133,7 @@ def learn(
         labels,
     )
     columns = [_fit_labels(source, table, labels) for source in roles.sources]
-    return _assemble(roles, table, columns, response, weights)
+    return _learn_rows(roles, table, columns, response, weights)
 
 
 def learn_more(
@@ -147,7 +148,37 @@ def learn_more(
     ValueError
         As `learn`, and if the columns are not those of the fit.
     """
-    roles = layout.roles
+    more = _read_more(estimator, layout.roles, X, y, groups, sample_weight)
+    return _learn_rows(layout.roles, *more)
+
+
+def number_more(
+    estimator: Any,
+    roles: Roles,
+    numbering: Numbering,
+    X: Any,
+    y: Any,
+    groups: Any,
+    sample_weight: Any,
+) -> Design:
+    """Read more rows of a model, with the numbers of their levels as labels.
+
+    Raises
+    ------
+    ValueError
+        As `learn_more`, and if labels are of another kind than those before.
+    """
+    more = _read_more(estimator, roles, X, y, groups, sample_weight)
+    table, labels, response, weights = more
+    rows = _counting(weights)
+    factors = numbering.factors([_rows_of(c, rows) for c in labels], rows)
+    return _assemble(roles, table, factors, response, weights)
+
+
+def _read_more(
+    estimator: Any, roles: Roles, X: Any, y: Any, groups: Any, sample_weight: Any
+) -> tuple[Table, list[Any], FloatArray, FloatArray | None]:
+    """Return the columns of further rows, their labels, response and weights."""
     table = read_table(estimator, X, fitting=False)
     response = read_response(y, len(table))
     weights = read_weights(sample_weight, response)
@@ -158,38 +189,55 @@ def learn_more(
             f"There are no labels of {listed(labels.absent)}: pass them as groups, "
             "as at fit."
         )
-    return _assemble(roles, table, columns, response, weights)
+    return table, columns, response, weights
 
 
-def _assemble(
+def _learn_rows(
     roles: Roles,
     table: Table,
     labels: Sequence[Any],
     response: FloatArray,
     weights: FloatArray | None,
 ) -> tuple[Layout, Design]:
+    codes, levels = _learn_factors(roles, labels, _counting(weights))
+    factors = list(map(Factor, codes, (factor.labels for factor in levels)))
+    design = _assemble(roles, table, factors, response, weights)
+    return Layout(roles, levels), design
+
+
+def _counting(weights: FloatArray | None) -> IntArray | None:
+    """Return the rows of a weight that is not 0; None for all."""
+    if weights is None or weights.all():
+        return None
+    return np.flatnonzero(weights)
+
+
+def _assemble(
+    roles: Roles,
+    table: Table,
+    factors: Sequence[Factor],
+    response: FloatArray,
+    weights: FloatArray | None,
+) -> Design:
     """Put rows together for the engine; those of weight 0 are left out."""
     X_fixed, offset, slopes = _numbers(roles, table)
     response = response - offset
     # Only now, so that a row is checked whatever its weight.
-    rows = None
-    if weights is not None and not weights.all():
-        rows = np.flatnonzero(weights)
+    rows = _counting(weights)
+    if weights is not None and rows is not None:
         X_fixed, response, weights = X_fixed[rows], response[rows], weights[rows]
         slopes = tuple(tuple(z[rows] for z in columns) for columns in slopes)
-    codes, factors = _learn_factors(roles, labels, rows)
-    design = Design(
+    return Design(
         X=X_fixed,
         y=response,
         intercept=roles.intercept,
-        factors=tuple(map(Factor, codes, (factor.labels for factor in factors))),
+        factors=tuple(factors),
         blocks=tuple(
             Block(term.factor, term.structure, term.intercept, columns)
             for term, columns in zip(roles.terms, slopes, strict=True)
         ),
         weights=weights,
     )
-    return Layout(roles, factors), design
 
 
 def _numbers(

@@ -14,6 +14,8 @@ from sklearn_lmm._engine.fit import fit_statistics
 from sklearn_lmm._engine.prediction import predict_effects_from
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, learn, learn_more
+from sklearn_lmm._progress import progress
+from sklearn_lmm._totals import Totals, while_next_is_made
 
 
 class UpdatesMixin:
@@ -111,18 +113,16 @@ class UpdatesMixin:
         >>> print(f"{model.sigma_:.4f}")
         25.5918
         """
-        layout: Layout | None = None
-        for batch in batches:
-            X, y, groups, sample_weight = (*batch, None, None)[:4]
-            if layout is None:
-                layout, design = learn(self, X, y, groups, sample_weight)
-                statistics = cross_products(design)
-                continue
-            new, design = learn_more(self, layout, X, y, groups, sample_weight)
-            layout = layout.joined(new)
-            statistics = layout.arrange(statistics + cross_products(design))
-        if layout is None:
+        shown = iter(progress(batches, description="fit_batches"))
+        first = next(shown, None)
+        if first is None:
             raise ValueError("fit_batches got no batch: there is nothing to fit.")
+        layout, design = learn(self, *_four(first))
+        totals = Totals(layout.roles)
+        totals.add(layout, cross_products(design))
+        designs = (totals.read(self, *_four(batch)) for batch in shown)
+        while_next_is_made(totals.add_rows, designs)
+        layout, statistics = totals.finished()
         return self._finish(layout, fit_statistics(statistics, **self._options()))
 
     def adapt(
@@ -183,3 +183,9 @@ class UpdatesMixin:
         layout = self._layout.joined(new)
         statistics = self.fit_.effect_statistics + cross_products(design)
         return layout, layout.arrange(statistics)
+
+
+def _four(batch: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:
+    """Return X, y, groups and weights of a batch; None for what it lacks."""
+    X, y, groups, sample_weight = (*batch, None, None)[:4]
+    return X, y, groups, sample_weight
