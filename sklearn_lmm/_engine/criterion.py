@@ -37,7 +37,7 @@ from sklearn_lmm._engine.factor import (
     level_product,
 )
 from sklearn_lmm._engine.linalg import consecutive, inverse_lower, row_gram, symmetrize
-from sklearn_lmm._engine.start import moment_variances
+from sklearn_lmm._engine.start import moment_roots
 from sklearn_lmm._engine.traces import reml_traces, trace_products
 from sklearn_lmm._types import FloatArray
 
@@ -80,13 +80,12 @@ class Criterion:
         return self.parameters[-1].stop if self.parameters else 0
 
     def start(self) -> FloatArray:
-        """Return theta of independent coefficients with variances from moments."""
+        """Return theta of the covariances that moments suggest."""
         theta = np.zeros(self.n_parameters)
         if len(theta):
-            variances = moment_variances(self.statistics)
+            roots = moment_roots(self.statistics)
             for term, place, part in self.terms():
-                root = np.diag(np.sqrt(variances[term.factor][place]))
-                theta[part] = term.structure.parameters(root)
+                theta[part] = term.structure.parameters(roots[term.factor][place])
         return theta
 
     def factors(self, theta: FloatArray) -> PerFactor:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from scipy import sparse
@@ -39,7 +40,6 @@ from sklearn_lmm._engine.outer_sums import outer_sums, rows_by_level
 from sklearn_lmm._engine.schur import (
     BlockLayout,
     factorize_blocks,
-    mirror,
     symmetric_product,
 )
 from sklearn_lmm._types import FloatArray, IntArray
@@ -374,14 +374,17 @@ class CrossedFactored:
         X is symmetric, given by its lower triangles.
         """
         layout = self.strategy.layout
-        if all(len(L_k) == 1 for L_k in self.L):
-            scale = self._times_L(np.ones((layout.size, 1)), transposed)[:, 0]
+        maps = [L_k.T if transposed else L_k for L_k in self.L]
+        counts = [len(self.strategy.rows(k)) for k in range(len(maps))]
+        if not any((m - np.diag(np.diag(m))).any() for m in maps):
+            diagonals = [
+                np.tile(np.diag(m), G) for G, m in zip(counts, maps, strict=True)
+            ]
+            scale = np.concatenate(diagonals)
             for rows, blocks in layout.blocks(self.flat):
                 blocks *= scale[rows][:, :, None]
                 blocks *= scale[rows][:, None, :]
             return
-        maps = [L_k.T if transposed else L_k for L_k in self.L]
-        counts = [self.strategy.statistics.s[f].shape[0] for f in self.strategy.rest]
         wide = sparse.block_diag(
             [
                 sparse.kron(sparse.eye_array(G), m)
@@ -389,14 +392,23 @@ class CrossedFactored:
             ],
             format="csr",
         )
+        for k in range(len(maps)):
+            self._mirror_levels(k)
         for rows, blocks in layout.blocks(self.flat):
-            mirror(blocks)
-            # Levels stay together within a block, so the map does too.
+            # Levels stay together within a block, so the map does too.  It mixes
+            # entries of a pair of levels only: what is above these, no one reads.
             part = wide[rows.ravel()][:, rows.ravel()]
-            half = np.asarray(part @ blocks.reshape(rows.size, -1))
-            half = half.reshape(blocks.shape).swapaxes(1, 2)
-            half = np.ascontiguousarray(half).reshape(rows.size, -1)
-            blocks[...] = np.asarray(part @ half).reshape(blocks.shape)
+            for _ in range(2):
+                half = np.asarray(part @ blocks.reshape(rows.size, -1))
+                blocks[...] = half.reshape(blocks.shape).swapaxes(1, 2)
+
+    def _mirror_levels(self, k: int) -> None:
+        """Make the blocks of the levels of factor k symmetric, from lower triangles."""
+        index, rows = self.strategy.layout.index, self.strategy.rows(k)
+        for i, j in combinations(range(rows.shape[1]), 2):
+            self.flat[index(rows[:, i], rows[:, j])] = self.flat[
+                index(rows[:, j], rows[:, i])
+            ]
 
 
 @dataclass(frozen=True, eq=False)

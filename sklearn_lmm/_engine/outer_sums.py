@@ -10,28 +10,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import blas
 
-from sklearn_lmm._engine.schur import BlockLayout, symmetric_product
+from sklearn_lmm._engine.linalg import symmetrize
+from sklearn_lmm._engine.schur import BlockLayout
 from sklearn_lmm._types import FloatArray, IntArray
 
-PairMaps = dict[tuple[int, int], sparse.csc_array]
-LevelMaps = tuple[slice, PairMaps]
-
 CACHED_BYTES = 64 * 2**20
-"""Pairs are kept between evaluations up to this size, or twice the blocks'."""
+"""Pairs are kept between evaluations up to this size, or that of 8 complements."""
 
-PAIRS_AT_ONCE = 1 << 20
-"""Pairs listed at a time, at least, where they are not kept."""
+PAIRS_AT_ONCE = 1 << 18
+"""Pairs, and stored entries, of a run of rows: small enough for the cache."""
 
 COLUMNS_AT_ONCE = 256
 """Columns of N made dense at a time."""
 
-CACHED_PAIR, LISTED_PAIR, DENSE_ENTRY = 3.0, 16.0, 0.05
-"""Nanoseconds, about, for a pair kept, a pair listed anew, a product in gemm."""
+CACHED_PAIR, LISTED_PAIR, DENSE_ENTRY = 2.0, 10.0, 0.03
+"""Nanoseconds, about, for a pair kept, a pair listed anew, a product in BLAS."""
 
 
 class OuterSums(ABC):
@@ -58,7 +56,7 @@ def outer_sums(N: sparse.csc_array, q: int, layout: BlockLayout) -> OuterSums:
     per_pair = CACHED_PAIR if pairs.cached else LISTED_PAIR
     dense = DENSE_ENTRY * layout.n_entries * N.shape[1]
     if len(layout.buckets) == 1 and layout.buckets[0][0] == 1:
-        if dense < per_pair * float(pairs.n_pairs.sum()) * q**2:
+        if dense < per_pair * q * pairs.n_pairs.sum():
             return DenseSums(N, q)
     return pairs
 
@@ -67,119 +65,146 @@ class DenseSums(OuterSums):
     """For N with many entries: some columns at a time as a dense matrix."""
 
     def __init__(self, N: sparse.csc_array, q: int) -> None:
-        self.N, self.q = N, q
+        self.Nt, self.q = sparse.csr_array(N.T), q
 
     def subtract_from(self, flat: FloatArray, K: FloatArray) -> None:
-        size = self.N.shape[0]
-        target = flat.reshape(size, size)
+        size = self.Nt.shape[1]
+        # A row-major lower triangle is the column-major upper one of BLAS.
+        target = flat.reshape(size, size).T
+        # With roots of K a symmetric update does half the work of a product.
+        w, U = np.linalg.eigh(K)
+        roots = (U * np.sqrt(np.abs(w))[:, None, :]).swapaxes(1, 2)
         for levels, dense in self._chunks():
-            NK = dense.reshape(size, -1, self.q).swapaxes(0, 1) @ K[levels]
-            target -= NK.swapaxes(0, 1).reshape(size, -1) @ dense.T
+            columns = (roots[levels] @ dense).reshape(-1, size)
+            for sign in (-1.0, 1.0):
+                chosen = columns[(sign * w[levels] < 0.0).ravel()]
+                if len(chosen):
+                    blas.dsyrk(sign, chosen.T, 1.0, target, overwrite_c=1)
 
     def contract(self, flat: FloatArray) -> FloatArray:
-        size = self.N.shape[0]
-        T = flat.reshape(1, size, size)
+        size = self.Nt.shape[1]
+        T = flat.reshape(size, size).T
         parts = []
         for _, dense in self._chunks():
-            TN = symmetric_product(T, dense[None])[0]
-            levels = [x.reshape(size, -1, self.q).swapaxes(0, 1) for x in (dense, TN)]
-            parts.append(levels[0].swapaxes(1, 2) @ levels[1])
+            TN = blas.dsymm(1.0, T, dense.reshape(-1, size).T)
+            parts.append(dense @ TN.T.reshape(dense.shape).swapaxes(1, 2))
         return np.concatenate(parts)
 
     def _chunks(self) -> Iterator[tuple[slice, FloatArray]]:
-        """Yield (levels, their columns of N (rows, m q))."""
-        G = self.N.shape[1] // self.q
+        """Yield (levels, N_g' (m, q, rows) of these)."""
+        columns, size = self.Nt.shape
         at_once = max(1, COLUMNS_AT_ONCE // self.q)
-        for start in range(0, G, at_once):
-            levels = slice(start, min(start + at_once, G))
-            columns = slice(levels.start * self.q, levels.stop * self.q)
-            yield levels, self.N[:, columns].toarray()
+        for start in range(0, columns // self.q, at_once):
+            part = self.Nt[start * self.q : (start + at_once) * self.q].toarray()
+            yield slice(start, start + at_once), part.reshape(-1, self.q, size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The pairs (a, b), a >= b, with a among some consecutive rows.
+
+    stored : the entries of these rows among the lower triangles
+    diagonal : those on the diagonal, counted from the first of `stored`
+    entries : the entries (a, g) of N in these rows
+    maps : for j < q, (stored, entries): N_bg of the j-th column at ((a, b), (a, g))
+    """
+
+    stored: slice
+    diagonal: IntArray
+    entries: slice
+    maps: list[sparse.csc_array]
 
 
 class PairSums(OuterSums):
-    """For sparse N: the pairs (a, b), a >= b, of rows that meet in a level.
+    """For sparse N: the pairs (a, b) of rows that meet in a level.
 
-    Listed once, they make K and T move through a constant sparse map.
+    With the pairs in the order of the rows a, the part of the complement that
+    they meet stays in the processor's cache.
 
+    n_pairs : their number
     cached : whether the list is kept
     """
 
     def __init__(self, N: sparse.csc_array, q: int, layout: BlockLayout) -> None:
-        self.q, self.layout = q, layout
-        self.G = N.shape[1] // q
-        by_level = rows_by_level(N, q)
-        self.pointers, self.rows, self.values = (
-            by_level.pointers,
-            by_level.rows,
-            by_level.values,
-        )
-        widths = np.diff(self.pointers)
-        self.n_pairs = widths * (widths + 1) // 2
-        bytes_needed = self.n_pairs.sum() * (8 + 4 * q * (q + 1))
-        self.cached = bytes_needed <= max(CACHED_BYTES, 16 * layout.n_entries)
-        self._cache: list[LevelMaps] = []
+        self.q, self.layout, self.G = q, layout, N.shape[1] // q
+        # From here on rows are counted as the complement stores them.
+        place = np.empty(layout.size, dtype=N.indices.dtype)
+        place[layout.rows] = np.arange(layout.size)
+        stored = (N.data.copy(), place[N.indices], N.indptr)
+        self.by_level = rows_by_level(sparse.csc_array(stored, N.shape), q)
+        level = np.repeat(np.arange(self.G), np.diff(self.by_level.pointers))
+        order = _by_row(self.by_level, layout.size)
+        self.row, self.level = self.by_level.rows[order], level[order]
+        self.values = self.by_level.values[:, order]
+        self.first = self.by_level.pointers[self.level]
+        # Entry (a, g) makes a pair with every entry of g up to itself.
+        self.n_pairs = order - self.first + 1
+        bytes_needed = self.n_pairs.sum() * (4 + 8 * q)
+        self.cached = bytes_needed <= max(CACHED_BYTES, 64 * layout.n_entries)
+        self._cache: list[_Run] = []
 
     def subtract_from(self, flat: FloatArray, K: FloatArray) -> None:
-        for levels, maps in self._maps():
-            for (i, j), pairs in maps.items():
-                flat -= pairs @ K[levels, i, j]
+        NK = np.einsum("ie,eij->je", self.values, K[self.level])
+        for run in self._runs():
+            for NK_j, pairs in zip(NK, run.maps, strict=True):
+                flat[run.stored] -= pairs @ NK_j[run.entries]
 
     def contract(self, flat: FloatArray) -> FloatArray:
+        TN = np.empty_like(self.values)
+        for run in self._runs():
+            doubled = 2.0 * flat[run.stored]
+            doubled[run.diagonal] *= 0.5
+            for TN_j, pairs in zip(TN, run.maps, strict=True):
+                TN_j[run.entries] = pairs.T @ doubled
         result = np.empty((self.G, self.q, self.q))
-        doubled = 2.0 * flat
-        diagonal = self.layout.diagonal
-        doubled[diagonal] = flat[diagonal]
-        for levels, maps in self._maps():
-            for (i, j), pairs in maps.items():
-                product = pairs.T @ doubled
-                result[levels, i, j] = product if i == j else 0.5 * product
-                result[levels, j, i] = result[levels, i, j]
-        return result
+        for i, values in enumerate(self.values):
+            for j, TN_j in enumerate(TN):
+                result[:, i, j] = np.bincount(self.level, values * TN_j, self.G)
+        return symmetrize(result)
 
-    def _maps(self) -> Iterable[LevelMaps]:
+    def _runs(self) -> Iterable[_Run]:
         if not self.cached:
-            return self._make_maps()
+            return self._make_runs()
         if not self._cache:
-            self._cache = list(self._make_maps())
+            self._cache = list(self._make_runs())
         return self._cache
 
-    def _make_maps(self) -> Iterator[LevelMaps]:
-        """Yield (levels, {(i, j): pairs}) for runs of levels of bounded size.
-
-        `pairs` (stored entries, levels) holds what K_g[i, j] = K_g[j, i] adds
-        to each entry of the sum.
-        """
-        ends = np.cumsum(self.n_pairs)
-        # Every run costs a pass over the stored entries, too.
-        at_once = max(PAIRS_AT_ONCE, self.layout.n_entries)
-        at_once = ends[-1] if self.cached else at_once
+    def _make_runs(self) -> Iterator[_Run]:
+        """Yield runs of rows with about `PAIRS_AT_ONCE` pairs and stored entries."""
+        size = self.layout.size
+        entries = np.searchsorted(self.row, np.arange(size + 1))
+        stored = np.append(0, np.cumsum(self.layout.width[self.layout.rows]))
+        work = stored + np.append(0, np.cumsum(self.n_pairs))[entries]
         start = 0
-        while start < self.G:
-            done = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, done + at_once, "right")))
-            yield slice(start, stop), self._pairs(start, stop)
+        while start < size:
+            limit = work[start] + PAIRS_AT_ONCE
+            stop = max(start + 1, int(np.searchsorted(work, limit, "right")) - 1)
+            yield self._run(
+                slice(start, stop),
+                slice(entries[start], entries[stop]),
+                slice(stored[start], stored[stop]),
+            )
             start = stop
 
-    def _pairs(self, start: int, stop: int) -> PairMaps:
-        entries = slice(self.pointers[start], self.pointers[stop])
-        rows, values = self.rows[entries], self.values[:, entries]
-        first, second = _pairs_within(np.diff(self.pointers[start : stop + 1]))
-        # The index of (a, b), split into what depends on a and what on b.
-        small = max(self.layout.n_entries, len(first)) < 2**31
-        dtype: type[np.integer[Any]] = np.int32 if small else np.int64
-        of_row = self.layout.index(rows, rows) - self.layout.local[rows]
-        target = of_row.astype(dtype)[first]
-        target += self.layout.local[rows].astype(dtype)[second]
-        shape = (self.layout.n_entries, stop - start)
-        indptr = np.append(0, np.cumsum(self.n_pairs[start:stop])).astype(dtype)
-        maps = {}
-        for i in range(self.q):
-            for j in range(i + 1):
-                value = values[i, first] * values[j, second]
-                if i != j:
-                    value += values[j, first] * values[i, second]
-                maps[i, j] = sparse.csc_array((value, target, indptr), shape)
-        return maps
+    def _run(self, rows: slice, entries: slice, stored: slice) -> _Run:
+        counts = self.n_pairs[entries].astype(np.int32)
+        pointers = np.append(np.int32(0), np.cumsum(counts, dtype=np.int32))
+        # Where the second entry of each pair is among the entries by level.
+        start = (self.first[entries] - pointers[:-1]).astype(np.int32)
+        second = np.repeat(start, counts)
+        second += np.arange(len(second), dtype=np.int32)
+        # Entry (a, b) is stored as far from the diagonal entry of a as b is from a.
+        diagonal = self.layout.diagonal[self.layout.rows[rows]] - stored.start
+        row = self.row[entries]
+        from_row = (diagonal[row - rows.start] - row).astype(np.int32)
+        index = np.repeat(from_row, counts)
+        index += self.by_level.rows[second]
+        shape = (stored.stop - stored.start, len(counts))
+        maps = [
+            sparse.csc_array((values[second], index, pointers), shape)
+            for values in self.by_level.values
+        ]
+        return _Run(stored, diagonal, entries, maps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +222,7 @@ class ByLevel:
 
 def rows_by_level(N: sparse.csc_array, q: int) -> ByLevel:
     """Take the columns of N apart by level; zeros stored in a pattern count."""
+    N.sort_indices()
     pointers = N.indptr[::q].astype(np.int64) // q
     counts = np.diff(pointers)
     starts = N.indptr[:-1:q]
@@ -207,12 +233,10 @@ def rows_by_level(N: sparse.csc_array, q: int) -> ByLevel:
     return ByLevel(pointers, N.indices[positions], values)
 
 
-def _pairs_within(counts: IntArray) -> tuple[IntArray, IntArray]:
-    """List all pairs (r, s), s <= r, of entries within runs of given lengths."""
-    entries = np.arange(counts.sum())
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
-    n_pairs = entries - starts + 1
-    first = np.repeat(entries, n_pairs)
-    done = np.cumsum(n_pairs) - n_pairs
-    second = np.arange(len(first)) + np.repeat(starts - done, n_pairs)
-    return first, second
+def _by_row(entries: ByLevel, n_rows: int) -> IntArray:
+    """Return the order of the entries by row, then level: a sort in linear time."""
+    numbers = np.arange(len(entries.rows))
+    columns = (numbers, entries.rows, entries.pointers)
+    by_level = sparse.csc_array(columns, (n_rows, len(entries.pointers) - 1))
+    order: IntArray = by_level.tocsr().data
+    return order

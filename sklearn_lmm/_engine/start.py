@@ -1,4 +1,4 @@
-"""Where to start the search: variances from moments.
+"""Where to start the search: covariances from moments.
 
 With r the residuals of ordinary least squares, and for coefficient i of factor
 f, level g, the sums t_g = z_i'r and s_g = z_i'z_i over its rows, the sums of
@@ -10,6 +10,13 @@ variances of all coefficients j and of the residuals,
 
 (Henderson's method; the degrees of freedom of beta are left out, and so are
 covariances).  Solving them costs one look at the cross-products.
+
+Given the variances, the correlations of a factor's coefficients are those of the
+Psi that solves, for all its entries together,
+
+    sum_g w_g^2 S_g Psi S_g = sum_g w_g^2 (t_g t_g' - rest S_g),   w_g = 1 / tr S_g,
+
+`rest` being the variance of a row that does not come from this factor.
 """
 
 from __future__ import annotations
@@ -17,11 +24,54 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.linalg import consecutive
+from sklearn_lmm._engine.linalg import consecutive, level_gram
 from sklearn_lmm._types import FloatArray
 
-SMALLEST, LARGEST = 1e-2, 1e4
+SMALLEST, LARGEST = 2e-3, 1e4
 """Bounds of the relative variances to start from."""
+
+DISTINCT = 0.1
+"""Least eigenvalue of the correlations to start from."""
+
+
+def moment_roots(statistics: CrossProducts) -> list[FloatArray]:
+    """Return a root (q_f, q_f) of the relative covariance of every factor."""
+    variances = moment_variances(statistics)
+    residual, n = _residual(statistics), statistics.sum_weights
+    # What each factor adds to the variance of a row, in units of sigma^2.
+    shares = [
+        psi @ np.einsum("g,gii->i", _counts(statistics, f), s) / n
+        for f, (psi, s) in enumerate(zip(variances, statistics.s, strict=True))
+    ]
+    total = 1.0 + sum(shares)
+    sigma2 = float(residual @ statistics.tt @ residual) / (n * total)
+    roots = []
+    for f, (psi, share) in enumerate(zip(variances, shares, strict=True)):
+        Psi = _moment_covariance(statistics, f, residual, sigma2 * (total - share))
+        least = np.maximum(np.diag(Psi), sigma2 * psi)
+        R = Psi / np.sqrt(np.outer(least, least))
+        np.fill_diagonal(R, 1.0)
+        w, U = np.linalg.eigh(R)
+        root = U * np.sqrt(np.maximum(w, DISTINCT))
+        sds = np.sqrt(psi / np.sum(root**2, axis=1))
+        roots.append(sds[:, None] * root)
+    return roots
+
+
+def _moment_covariance(
+    statistics: CrossProducts, f: int, residual: FloatArray, rest: float
+) -> FloatArray:
+    """Return the Psi (q, q) that solves the equations for one factor."""
+    S, t = statistics.s[f], statistics.b[f] @ residual
+    q = S.shape[1]
+    trace = np.einsum("gii->g", S)
+    w = np.where(trace > 0.0, 1.0 / np.where(trace > 0.0, trace, 1.0), 0.0)
+    counts = w**2 * _counts(statistics, f)
+    SS = level_gram(S * counts[:, None, None], S).transpose(0, 2, 1, 3)
+    observed = np.einsum("gi,g,gj->ij", t, w**2, t, optimize=True)
+    right = observed - rest * np.einsum("g,gij->ij", counts, S)
+    Psi = np.linalg.lstsq(SS.reshape(q * q, q * q), right.ravel())[0]
+    return np.asarray(Psi.reshape(q, q))
 
 
 def moment_variances(statistics: CrossProducts) -> list[FloatArray]:
@@ -29,9 +79,7 @@ def moment_variances(statistics: CrossProducts) -> list[FloatArray]:
 
     Each is (q_f,), within fixed bounds; 1 where the moments say nothing.
     """
-    tt = statistics.tt
-    beta = np.linalg.solve(tt[:-1, :-1], tt[:-1, -1])
-    residual = np.append(-beta, 1.0)
+    tt, residual = statistics.tt, _residual(statistics)
     sums = [b @ residual for b in statistics.b]
     squares = [np.maximum(np.einsum("gii->gi", s), 0.0) for s in statistics.s]
     counts = [_counts(statistics, f) for f in range(len(squares))]
@@ -54,6 +102,12 @@ def moment_variances(statistics: CrossProducts) -> list[FloatArray]:
         return [np.ones(s.shape[1]) for s in squares]
     psi = np.clip(variances[:-1] / sigma2, SMALLEST, LARGEST)
     return np.split(psi, np.cumsum([s.shape[1] for s in squares])[:-1])
+
+
+def _residual(statistics: CrossProducts) -> FloatArray:
+    """Return c (p + 1,) with T c the residuals of ordinary least squares."""
+    tt = statistics.tt
+    return np.append(-np.linalg.solve(tt[:-1, :-1], tt[:-1, -1]), 1.0)
 
 
 def _counts(statistics: CrossProducts, f: int) -> FloatArray:

@@ -61,7 +61,10 @@ class Curvature:
         w, U = np.linalg.eigh(self._hessian(point))
         w = np.abs(w)
         floor = max(1e-8 * w.max(initial=0.0), np.finfo(float).tiny)
-        return np.asarray(-U @ ((U.T @ point.gradient) / np.maximum(w, floor)))
+        step = -U @ ((U.T @ point.gradient) / np.maximum(w, floor))
+        # Rounding in U must not move variances that have been put at zero.
+        resting = (point.theta == 0.0) & (point.gradient == 0.0)
+        return np.where(resting, 0.0, step)
 
     def decrement(self, point: Point) -> float:
         """Return g'|H|^-1 g, twice the decrease that a Newton step expects."""
