@@ -1,0 +1,287 @@
+"""Profile likelihood: the likelihood with one parameter held, at its best.
+
+For a value v of the parameter f(v) is the least -2 log L, and
+
+    zeta(v) = sign(v - vhat) sqrt(f(v) - f(vhat)),
+
+the signed root of the likelihood-ratio statistic: a straight line where Wald
+intervals are right (Bates and Watts 1988, Nonlinear Regression Analysis, 6.1).
+By the envelope theorem d f / d v is the partial derivative at the minimum, so
+that a handful of minimisations trace zeta, and Newton steps find its ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.interpolate import CubicHermiteSpline
+from scipy.optimize import brentq
+
+from sklearn_lmm._engine.criterion import Point
+from sklearn_lmm._engine.held import Held, HeldPoint
+from sklearn_lmm._types import FloatArray
+
+STEP = 0.5
+"""Distance of the points that are traced, in zeta."""
+
+BEYOND = 0.03
+"""How far to aim beyond the end, in zeta."""
+
+FIRST = 0.1
+"""First step where the likelihood is flat at the optimum, in units of x."""
+
+GROWTH = 4.0
+"""A step is at most so many times the one before."""
+
+MOST_STEPS = 60
+
+CLOSE = 1e-9
+"""How near to the end in zeta."""
+
+MINIMIZED = 1e-12
+"""Decrement at which a minimum is reached, in deviance units."""
+
+LOWER = 1e-5
+"""The optimum was none if the profile falls below it by more than this."""
+
+End = Literal["reached", "bound", "flat", "turns", "lower"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """zeta by value, outwards from the estimate on both sides.
+
+    values, zeta, slopes : (k,), values increasing; slopes are d zeta / d value
+    ends : what ended the lower and the upper side: zeta was "reached"; the
+        value is at its "bound", with a smaller zeta; the likelihood is too
+        "flat" to get there; it "turns" and rises again; a better optimum lies
+        "lower" than the one started from
+    """
+
+    values: FloatArray
+    zeta: FloatArray
+    slopes: FloatArray
+    ends: tuple[End, End]
+
+    def value_at(self, zeta: float) -> float | None:
+        """Return the value where the profile has this zeta; None beyond its ends.
+
+        Between the points zeta is the cubic with the right values and slopes.
+        """
+        if not self.zeta[0] - CLOSE <= zeta <= self.zeta[-1] + CLOSE:
+            return None
+        if len(self.values) == 1:
+            return float(self.values[0])
+        after = int(np.clip(np.searchsorted(self.zeta, zeta), 1, len(self.zeta) - 1))
+        low, high = self.values[after - 1], self.values[after]
+        curve = CubicHermiteSpline(self.values, self.zeta, self.slopes)
+        if not curve(low) < zeta < curve(high):
+            return float(low if zeta <= curve(low) else high)
+        return float(brentq(lambda value: curve(value) - zeta, low, high, xtol=1e-14))
+
+
+def trace_profile(held: Held, furthest: float) -> Trace:
+    """Follow the profile to |zeta| = furthest on both sides, where it gets there."""
+    best = _Place.of(held.at(held.value, held.x), held.value, None)
+    low, ends_low = _follow(held, best, -1.0, furthest)
+    high, ends_high = _follow(held, best, 1.0, furthest)
+    places = [*low[::-1], best, *high]
+    return Trace(
+        values=np.array([place.value for place in places]),
+        zeta=np.array([place.zeta for place in places]),
+        slopes=np.array([place.rate for place in places]),
+        ends=(ends_low, ends_high),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A point of the profile; rate = d zeta / d value, change = d x / d value."""
+
+    value: float
+    x: FloatArray
+    deviance: float
+    zeta: float
+    rate: float
+    change: FloatArray
+
+    @classmethod
+    def of(cls, point: HeldPoint, value: float, best: _Place | None) -> _Place:
+        g, H = point.slope_and_curvature()
+        i = point.held.index
+        free = np.arange(len(g)) != i
+        change = np.zeros(len(g))
+        change[free] = _newton(H[np.ix_(free, free)], H[free, i])
+        if best is None:
+            curvature = H[i, i] + H[i] @ change
+            rate = float(np.sqrt(max(curvature, 0.0) / 2.0))
+            return cls(value, point.x, point.deviance, 0.0, rate, change)
+        rise = point.deviance - best.deviance
+        zeta = float(np.sqrt(max(rise, 0.0)) * np.sign(value - best.value))
+        rate = float(g[i] / (2.0 * zeta)) if zeta else best.rate
+        return cls(value, point.x, point.deviance, zeta, rate, change)
+
+
+def _follow(
+    held: Held, best: _Place, sign: float, furthest: float
+) -> tuple[list[_Place], End]:
+    """Return the places on one side, outwards, and what ended them."""
+    bound = held.bounds[int(sign > 0)]
+    places: list[_Place] = []
+    place, longest = best, np.inf
+    for _ in range(MOST_STEPS):
+        if abs(place.value - bound) <= 1e-14:
+            return places, "bound"
+        # A little too far is better: the end lies between two places then.
+        ahead = min(STEP, furthest - abs(place.zeta) + BEYOND)
+        step = ahead / place.rate if place.rate * FIRST > 1e-3 * STEP else FIRST
+        step = sign * min(step, longest)
+        new = _next(held, best, place, _bounded(place.value + step, bound, sign))
+        if new is None:
+            return places, "flat"
+        if new.deviance < best.deviance - LOWER:
+            return places, "lower"
+        if abs(new.zeta) <= abs(place.zeta):
+            return places, "turns"
+        longest = GROWTH * abs(new.value - place.value)
+        if abs(new.zeta) >= furthest - CLOSE:
+            end = _end(held, best, place, new, sign, furthest)
+            return [*places, end], "reached"
+        place = new
+        places.append(place)
+    return places, "flat"
+
+
+def _bounded(value: float, bound: float, sign: float) -> float:
+    return min(value, bound) if sign > 0 else max(value, bound)
+
+
+def _next(held: Held, best: _Place, place: _Place, value: float) -> _Place | None:
+    """Return the profile at a value near a place; nearer if that is too far."""
+    for _ in range(8):
+        point = minimum(held, value, place.x + place.change * (value - place.value))
+        if point is None:
+            point = minimum(held, value, place.x)
+        if point is not None:
+            new = _Place.of(point, value, best)
+            if abs(new.zeta - place.zeta) <= 3.0 * STEP:
+                return new
+        value = place.value + 0.4 * (value - place.value)
+    return None
+
+
+def _end(
+    held: Held,
+    best: _Place,
+    inside: _Place,
+    outside: _Place,
+    sign: float,
+    furthest: float,
+) -> _Place:
+    """Return where |zeta| = furthest between two places: Newton, within bounds."""
+    place = outside
+    for _ in range(MOST_STEPS):
+        excess = abs(place.zeta) - furthest
+        if abs(excess) <= CLOSE:
+            break
+        if excess > 0:
+            outside = place
+        else:
+            inside = place
+        value = place.value - sign * excess / place.rate if place.rate > 0 else np.nan
+        low, high = sorted((inside.value, outside.value))
+        if not low < value < high:
+            value = 0.5 * (low + high)
+        near = min(inside, outside, key=lambda p: abs(p.value - value))
+        point = minimum(held, value, near.x + near.change * (value - near.value))
+        if point is None:
+            break
+        place = _Place.of(point, value, best)
+    return place
+
+
+def minimum(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
+    """Minimise the likelihood over all but the held parameter, from x.
+
+    Newton steps on the eigenvalues' absolute values, halved until they descend;
+    None if there is no such point to be found.
+    """
+    point = _at(held, value, x)
+    if point is None:
+        return None
+    free = np.flatnonzero(np.arange(len(x)) != held.index)
+    g, H = point.slope_and_curvature()
+    lacking = np.zeros((len(free), len(free)))
+    for _ in range(MOST_STEPS):
+        step = np.zeros(len(x))
+        step[free] = _newton(H[np.ix_(free, free)] + lacking, g[free])
+        decrement = float(-g @ step)
+        if decrement < MINIMIZED:
+            return point
+        lower = _descend(held, value, point, step)
+        if lower is None:
+            # Rounding hides any further decrease.
+            return point if decrement < 1e-6 else None
+        before, moved = g, (lower.x - point.x)[free]
+        point = lower
+        g, H = point.slope_and_curvature()
+        if point.forms.traces is None:
+            rest = (g - before)[free] - (H[np.ix_(free, free)] + lacking) @ moved
+            lacking = lacking + _secant(rest, moved)
+    return None
+
+
+def _secant(rest: FloatArray, moved: FloatArray) -> FloatArray:
+    """Return the symmetric matrix of rank one that maps the last step to `rest`.
+
+    What average information lacks, learnt as `steps.Curvature` does.
+    """
+    along = float(rest @ moved)
+    if abs(along) <= 1e-8 * _norm(rest) * _norm(moved):
+        return np.zeros((len(rest), len(rest)))
+    return np.outer(rest, rest) / along
+
+
+def _descend(
+    held: Held, value: float, point: HeldPoint, step: FloatArray
+) -> HeldPoint | None:
+    fraction = min(1.0, 2.0 * max(1.0, _norm(point.x)) / _norm(step))
+    for _ in range(30):
+        new = _at(held, value, point.x + fraction * step)
+        if new is not None and new.deviance < point.deviance:
+            return new
+        fraction *= 0.5
+    return None
+
+
+def _at(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            point = held.at(value, x)
+    except np.linalg.LinAlgError:
+        return None
+    return point if np.isfinite(point.deviance) else None
+
+
+def _newton(H: FloatArray, g: FloatArray) -> FloatArray:
+    """Return -|H|^-1 g, eigenvalues bounded below."""
+    if not len(g):
+        return g
+    w, U = np.linalg.eigh(H)
+    w = np.maximum(np.abs(w), 1e-9 * np.abs(w).max())
+    return np.asarray(-U @ ((U.T @ g) / w))
+
+
+def _norm(x: FloatArray) -> float:
+    return float(np.linalg.norm(x))
+
+
+def contrast_in_engine(optimum: Point, contrast: FloatArray) -> tuple[FloatArray, float]:
+    """Return l and a shift such that (l'beta_s - shift) scale_y is a contrast.
+
+    contrast : (p,) in the user's units; beta_s the engine's coefficients
+    """
+    R = optimum.criterion.statistics.columns.map()
+    return R[:-1, :-1].T @ contrast, float(contrast @ R[:-1, -1])
