@@ -94,6 +94,8 @@ class Held:
     times_sigma : whether a standard deviation is held, which is x[index] sigma
     bounds : of what is held
     contrast : l of l'beta, standardised, if the last entry of x is l'beta
+    nonnegative : entries of x that must not be negative: with the sign of one of
+        the two deviations that an angle belongs to, its correlation would turn
     """
 
     criterion: Criterion
@@ -102,6 +104,7 @@ class Held:
     times_sigma: bool = False
     bounds: tuple[float, float] = (-np.inf, np.inf)
     contrast: FloatArray | None = None
+    nonnegative: tuple[int, ...] = ()
 
     @property
     def value(self) -> float:
@@ -181,7 +184,8 @@ class HeldPoint(Point):
         if self.held.contrast is not None:
             g[-1] = 2.0 * self._pull / self.sigma2
             # F is that of V^-1 X alone, v is divided by sigma.
-            change = 2.0 * forms.FAv[:, 0] / (self._length * np.sqrt(self.sigma2))
+            along = forms.FAv[:, :1].sum(axis=1)
+            change = 2.0 * along / (self._length * np.sqrt(self.sigma2))
             H[:m, -1] = H[-1, :m] = change
             H[m, -1] = H[-1, m] = -2.0 * g[-1]
             H[-1, -1] = 2.0 / (self._length**2 * self.sigma2)
@@ -238,7 +242,8 @@ def hold_variance_parameter(optimum: Point, parameter: VarianceParameter) -> Hel
     x = np.concatenate([x[: part.start], theta, x[part.stop :]])
     if parameter.kind == "sd":
         return Held(rewritten, x, part.start, times_sigma=True, bounds=(0.0, np.inf))
-    return Held(rewritten, x, part.start + 1, bounds=bounds)
+    signed = (part.start, part.start + 2) if len(bounds) and bounds[0] < 0 else ()
+    return Held(rewritten, x, part.start + 1, bounds=bounds, nonnegative=signed)
 
 
 def correlation(structure: Covariance, q: int, angle: FloatArray) -> FloatArray:

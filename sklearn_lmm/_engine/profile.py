@@ -12,7 +12,7 @@ that a handful of minimisations trace zeta, and Newton steps find its ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.held import Held, HeldPoint
-from sklearn_lmm._types import FloatArray
+from sklearn_lmm._types import FloatArray, IntArray
 
 STEP = 0.5
 """Distance of the points that are traced, in zeta."""
@@ -46,7 +46,10 @@ MINIMIZED = 1e-12
 LOWER = 1e-5
 """The optimum was none if the profile falls below it by more than this."""
 
-End = Literal["reached", "bound", "flat", "turns", "lower"]
+LEVEL = 1e-6
+"""Differences of zeta below this mean that the profile has become level."""
+
+End = Literal["reached", "bound", "level", "flat", "turns", "lower"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +58,10 @@ class Trace:
 
     values, zeta, slopes : (k,), values increasing; slopes are d zeta / d value
     ends : what ended the lower and the upper side: zeta was "reached"; the
-        value is at its "bound", with a smaller zeta; the likelihood is too
-        "flat" to get there; it "turns" and rises again; a better optimum lies
-        "lower" than the one started from
+        value is at its "bound", with a smaller zeta; zeta is "level" from here
+        to the bound, as of a correlation with a coefficient of no variance; the
+        likelihood is too "flat" to get there; it "turns" and rises again; a
+        better optimum lies "lower" than the one started from
     """
 
     values: FloatArray
@@ -79,7 +83,8 @@ class Trace:
         curve = CubicHermiteSpline(self.values, self.zeta, self.slopes)
         if not curve(low) < zeta < curve(high):
             return float(low if zeta <= curve(low) else high)
-        return float(brentq(lambda value: curve(value) - zeta, low, high, xtol=1e-14))
+        found = brentq(lambda value: float(curve(value)) - zeta, low, high, xtol=1e-14)
+        return float(found)
 
 
 def trace_profile(held: Held, furthest: float) -> Trace:
@@ -143,7 +148,10 @@ def _follow(
             return places, "flat"
         if new.deviance < best.deviance - LOWER:
             return places, "lower"
-        if abs(new.zeta) <= abs(place.zeta):
+        gain = abs(new.zeta) - abs(place.zeta)
+        if abs(gain) < LEVEL and np.isfinite(bound):
+            return [*places, replace(new, value=bound, rate=0.0)], "level"
+        if gain <= 0.0:
             return places, "turns"
         longest = GROWTH * abs(new.value - place.value)
         if abs(new.zeta) >= furthest - CLOSE:
@@ -211,12 +219,12 @@ def minimum(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
     point = _at(held, value, x)
     if point is None:
         return None
-    free = np.flatnonzero(np.arange(len(x)) != held.index)
     g, H = point.slope_and_curvature()
-    lacking = np.zeros((len(free), len(free)))
+    lacking = np.zeros_like(H)
     for _ in range(MOST_STEPS):
+        free = _free(held, point, g)
         step = np.zeros(len(x))
-        step[free] = _newton(H[np.ix_(free, free)] + lacking, g[free])
+        step[free] = _newton((H + lacking)[np.ix_(free, free)], g[free])
         decrement = float(-g @ step)
         if decrement < MINIMIZED:
             return point
@@ -224,13 +232,22 @@ def minimum(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
         if lower is None:
             # Rounding hides any further decrease.
             return point if decrement < 1e-6 else None
-        before, moved = g, (lower.x - point.x)[free]
+        before, moved = g, lower.x - point.x
+        moved[held.index] = 0.0
         point = lower
         g, H = point.slope_and_curvature()
         if point.forms.traces is None:
-            rest = (g - before)[free] - (H[np.ix_(free, free)] + lacking) @ moved
-            lacking = lacking + _secant(rest, moved)
+            lacking = lacking + _secant(g - before - (H + lacking) @ moved, moved)
     return None
+
+
+def _free(held: Held, point: HeldPoint, g: FloatArray) -> IntArray:
+    """Return the entries of x to move: not those that push against 0."""
+    free = np.ones(len(g), dtype=bool)
+    free[held.index] = False
+    for m in held.nonnegative:
+        free[m] = point.x[m] > 0.0 or g[m] < 0.0
+    return np.flatnonzero(free)
 
 
 def _secant(rest: FloatArray, moved: FloatArray) -> FloatArray:
@@ -257,6 +274,8 @@ def _descend(
 
 
 def _at(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
+    x = x.copy()
+    x[list(held.nonnegative)] = np.maximum(x[list(held.nonnegative)], 0.0)
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             point = held.at(value, x)
@@ -278,7 +297,9 @@ def _norm(x: FloatArray) -> float:
     return float(np.linalg.norm(x))
 
 
-def contrast_in_engine(optimum: Point, contrast: FloatArray) -> tuple[FloatArray, float]:
+def contrast_in_engine(
+    optimum: Point, contrast: FloatArray
+) -> tuple[FloatArray, float]:
     """Return l and a shift such that (l'beta_s - shift) scale_y is a contrast.
 
     contrast : (p,) in the user's units; beta_s the engine's coefficients

@@ -53,12 +53,14 @@ def parameters_of(terms: Sequence[Term]) -> list[VarianceParameter]:
         q = term.q
         shared = isinstance(term.structure, Identity | CompoundSymmetry)
         everything = tuple(range(q))
-        sds = [everything] if shared else [(i,) for i in everything]
-        cors = [(i, j) for i in range(q) for j in range(i + 1, q)]
+        sds: list[tuple[int, ...]] = [(i,) for i in everything]
+        cors: list[tuple[int, ...]] = [
+            (i, j) for i in range(q) for j in range(i + 1, q)
+        ]
+        if shared:
+            sds, cors = [everything], [everything]
         if isinstance(term.structure, Diagonal | Identity) or q == 1:
             cors = []
-        elif shared:
-            cors = [everything]
         found += [VarianceParameter("sd", k, c) for c in sds]
         found += [VarianceParameter("cor", k, c) for c in cors]
     return [*found, VarianceParameter("sigma")]

@@ -1,0 +1,139 @@
+"""Standard errors of variance parameters, and Wald intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sklearn_lmm._types import FloatArray
+from sklearn_lmm.intervals._parameters import (
+    PERFECT,
+    Parameter,
+    all_parameters,
+    estimates,
+    reasons,
+)
+
+
+def variance_parameters(est: Any) -> pd.DataFrame:
+    """Return standard deviations, correlations and sigma, with standard errors.
+
+    By the delta method from the observed information, the exact Hessian of the
+    criterion that was minimised (REML or ML).
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+
+    Returns
+    -------
+    DataFrame
+        One row a parameter, named as in "sd(Days | Subject)". Columns: factor
+        ("Residual" for sigma); parameter ("sd", "cor" or "sigma"); coefficient
+        (two names for a correlation, "all" if all of a term share the
+        parameter); estimate; std_error; note, which says why a standard error
+        is missing, and that the fit is singular where it is.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.intervals import variance_parameters
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
+    >>> variance_parameters(model)[["estimate", "std_error"]].round(3)
+                                      estimate  std_error
+    sd((Intercept) | Subject)           24.740      5.836
+    sd(Days | Subject)                   5.922      1.248
+    cor((Intercept), Days | Subject)     0.066      0.325
+    sigma                               25.592      1.508
+    """
+    parameters = [p for p in all_parameters(est) if p.kind != "fixed"]
+    found = estimates(est)
+    why = reasons(est, found)
+    if est.singular_:
+        why = [reason or "the fit is singular" for reason in why]
+    scale = {
+        "sd": found.values,
+        "cor": 1.0 - found.values**2,
+        "sigma": found.values,
+    }
+    errors = [
+        scale[parameter.kind][row] * found.errors[row]
+        for row, parameter in enumerate(parameters)
+    ]
+    return pd.DataFrame(
+        {
+            "factor": [parameter.factor for parameter in parameters],
+            "parameter": [parameter.kind for parameter in parameters],
+            "coefficient": [parameter.coefficient for parameter in parameters],
+            "estimate": found.values,
+            "std_error": np.array(errors, dtype=float),
+            "note": why,
+        },
+        index=[parameter.name for parameter in parameters],
+    )
+
+
+def wald_intervals(
+    est: Any, parameters: Sequence[Parameter], coverage: float
+) -> pd.DataFrame:
+    """Return normal intervals: on the log scale for sd, on Fisher's z for cor."""
+    quantile = float(stats.norm.ppf(0.5 + coverage / 2.0))
+    found = estimates(est)
+    why = reasons(est, found)
+    everything = [p for p in all_parameters(est) if p.kind != "fixed"]
+    rows = []
+    for parameter in parameters:
+        if parameter.kind == "fixed":
+            rows.append(_fixed_row(est, parameter, quantile))
+            continue
+        k = everything.index(parameter)
+        value, half = found.values[k], quantile * found.errors[k]
+        lower, upper = _ends(parameter.kind, value, half)
+        rows.append((value, lower, upper, why[k]))
+    return interval_frame(parameters, rows)
+
+
+def _fixed_row(
+    est: Any, parameter: Parameter, quantile: float
+) -> tuple[float, float, float, str]:
+    fit = est.fit_
+    value = float(est.fixed_effects_.iloc[parameter.position])
+    if fit.perfect:
+        return value, np.nan, np.nan, PERFECT
+    place = np.flatnonzero(fit.kept)[parameter.position]
+    half = quantile * float(np.sqrt(fit.beta_covariance[place, place]))
+    return value, value - half, value + half, ""
+
+
+def _ends(kind: str, value: float, half: float) -> tuple[float, float]:
+    if not np.isfinite(half):
+        return np.nan, np.nan
+    if kind == "cor":
+        z = np.arctanh(value)
+        return float(np.tanh(z - half)), float(np.tanh(z + half))
+    return float(value * np.exp(-half)), float(value * np.exp(half))
+
+
+def interval_frame(
+    parameters: Sequence[Parameter], rows: Sequence[tuple[float, float, float, str]]
+) -> pd.DataFrame:
+    """Return estimate, lower, upper and note, one row a parameter."""
+    frame = pd.DataFrame(
+        list(rows),
+        index=[parameter.name for parameter in parameters],
+        columns=["estimate", "lower", "upper", "note"],
+    )
+    numbers: list[str] = ["estimate", "lower", "upper"]
+    return frame.astype(dict.fromkeys(numbers, float))
+
+
+def quantiles(coverage: float) -> FloatArray:
+    """Return the two probabilities that an interval lies between."""
+    return np.array([0.5 - coverage / 2.0, 0.5 + coverage / 2.0])

@@ -1,0 +1,138 @@
+"""The profile likelihood, against brute force and at its edges."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from problems import problem
+from scipy.optimize import minimize
+
+from sklearn_lmm._engine.fit import fit
+from sklearn_lmm._engine.held import (
+    hold_contrast,
+    hold_sigma,
+    hold_variance_parameter,
+)
+from sklearn_lmm._engine.profile import Trace, trace_profile
+from sklearn_lmm._engine.variance_parameters import parameters_of
+
+FURTHEST = 1.96
+
+
+def optimum_of(name, seed=0):
+    result = fit(problem(name, seed), reml=False, weights="precision")
+    assert result.converged
+    return result.model().at(result.theta_standardized)
+
+
+def traces_of(point):
+    held = [hold_sigma(point), hold_contrast(point, np.eye(len(point.beta))[-1])]
+    for parameter in parameters_of(point.criterion.statistics.terms)[:-1]:
+        try:
+            held.append(hold_variance_parameter(point, parameter))
+        except NotImplementedError:
+            raise AssertionError("a known structure") from None
+    return [(one, trace_profile(one, FURTHEST)) for one in held]
+
+
+def least_deviance(held, value):
+    """Minimise by differences of the criterion alone, from several starts."""
+    free = np.delete(np.arange(len(held.x)), held.index)
+
+    def deviance(z):
+        x = held.x.copy()
+        x[free] = z
+        x[list(held.nonnegative)] = np.abs(x[list(held.nonnegative)])
+        return held.at(value, x).deviance
+
+    found = []
+    for seed in range(3):
+        noise = np.random.default_rng(seed).normal(size=len(free))
+        start = held.x[free] + 0.1 * seed * noise
+        found.append(minimize(deviance, start, method="BFGS").fun)
+    return min(found)
+
+
+@pytest.mark.parametrize("name", ["intercept", "slope", "symmetric", "identity"])
+def test_profile_is_the_least_deviance(name):
+    point = optimum_of(name)
+    for held, trace in traces_of(point):
+        for k in (0, len(trace.values) // 3, -1):
+            expected = least_deviance(held, trace.values[k]) - point.deviance
+            assert_allclose(trace.zeta[k] ** 2, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["slopes", "three_terms", "nested_intercepts", "crossed_intercepts"]
+)
+def test_zeta_increases_with_the_right_slope(name):
+    for held, trace in traces_of(optimum_of(name)):
+        assert (np.diff(trace.values) > 0).all()
+        level = [end == "level" for end in trace.ends]
+        steps = np.diff(trace.zeta)[level[0] : len(trace.zeta) - 1 - level[1]]
+        assert (steps > 0).all()
+        for side, end in zip((0, -1), trace.ends, strict=True):
+            assert end in ("reached", "bound", "level")
+            if end == "reached":
+                assert_allclose(abs(trace.zeta[side]), FURTHEST, atol=1e-8)
+        # Between two points a third lies on the cubic.
+        k = len(trace.zeta) - 3
+        middle = 0.5 * (trace.zeta[k] + trace.zeta[k + 1])
+        value = trace.value_at(middle)
+        finer = trace_profile(held, middle)
+        if middle > 0 and finer.ends[1] == "reached":
+            width = trace.values[-1] - trace.values[0]
+            assert_allclose(value, finer.values[-1], atol=2e-4 * width)
+
+
+def test_a_deviation_may_start_and_end_at_zero():
+    rng = np.random.default_rng(5)
+    design = problem("intercept")
+    # Group means are less spread than errors alone would make them.
+    codes = design.factors[0].codes
+    y = rng.normal(size=len(codes))
+    means = np.bincount(codes, y) / np.bincount(codes)
+    object.__setattr__(design, "y", y - means[codes])
+    result = fit(design, reml=False)
+    assert result.singular
+    point = result.model().at(result.theta_standardized)
+    (parameter, _) = parameters_of(point.criterion.statistics.terms)
+    trace = trace_profile(hold_variance_parameter(point, parameter), FURTHEST)
+    assert trace.ends == ("bound", "reached")
+    assert trace.values[0] == 0.0 == trace.zeta[0]
+    assert_allclose(trace.zeta[-1], FURTHEST, atol=1e-8)
+
+
+def test_correlation_with_a_coefficient_that_may_be_zero_is_open_to_its_bounds():
+    """Every correlation then does as well as none: zeta becomes level."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        design = problem("slope", seed)
+        codes = design.factors[0].codes
+        y = rng.normal(size=codes.max() + 1)[codes] + rng.normal(size=len(codes))
+        object.__setattr__(design, "y", y)
+        result = fit(design, reml=False)
+        if result.singular:
+            continue
+        point = result.model().at(result.theta_standardized)
+        parameter = parameters_of(point.criterion.statistics.terms)[2]
+        trace = trace_profile(hold_variance_parameter(point, parameter), FURTHEST)
+        if "level" in trace.ends:
+            side = -1 if trace.ends[1] == "level" else 0
+            assert abs(trace.values[side]) == np.pi / 2
+            assert abs(trace.zeta[side]) < FURTHEST
+            return
+    raise AssertionError("no profile was level")
+
+
+def test_value_at():
+    trace = Trace(
+        np.array([0.0, 1.0, 3.0]),
+        np.array([-1.0, 0.0, 2.0]),
+        np.ones(3),
+        ("bound", "reached"),
+    )
+    assert_allclose([trace.value_at(z) for z in (-1.0, -0.3, 0.0, 1.7, 2.0)], [
+        0.0, 0.7, 1.0, 2.7, 3.0,
+    ])  # fmt: skip
+    assert trace.value_at(-1.5) is None
+    assert trace.value_at(2.1) is None
