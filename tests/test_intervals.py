@@ -174,7 +174,7 @@ def test_structures(covariance):
 
 
 def test_singular_fit_has_reasons_and_no_bare_nan():
-    for name in ("dyestuff2_singular_reml", "synth_crossed_max_ml"):
+    for name in ("dyestuff2_singular_reml", "synth_crossed_zerocorr_reml"):
         est = fitted(name)[0]
         for method in ("wald", "profile"):
             table = confidence_intervals(est, method=method)

@@ -9,10 +9,6 @@ and with A_m = d Psi / d theta_m
     d log sd_i / d theta_m = A_m,ii / (2 Psi_ii),     d log sd_i / d log sigma = 1,
     d cor_ij = A_m,ij / sqrt(Psi_ii Psi_jj)
                - cor_ij (A_m,ii / Psi_ii + A_m,jj / Psi_jj) / 2.
-
-The observed information in (theta, log sigma), N the residual degrees of freedom,
-r = d r2 / d theta / sigma^2 and H the Hessian of the profiled criterion, is half of
-[[H + r r'/N, -2 r], [-2 r', 4 N]].
 """
 
 from __future__ import annotations
@@ -25,11 +21,12 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.design import Term
-from sklearn_lmm._types import FloatArray
+from sklearn_lmm._engine.information import parameter_information, split_inverse
+from sklearn_lmm._types import BoolArray, FloatArray
 from sklearn_lmm.covariance import CompoundSymmetry, Diagonal, Identity
 
 FLAT = 1e-8
-"""Eigenvalues of the Hessian up to here tell nothing of their direction."""
+"""A parameter that moves more than this along a flat direction is not known."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class VarianceEstimates:
 
     values: FloatArray
     errors: FloatArray
-    flat: FloatArray
+    flat: BoolArray
 
 
 def variance_estimates(
@@ -86,16 +83,12 @@ def variance_estimates(
 ) -> VarianceEstimates:
     """Return the parameters at an optimum, with standard errors."""
     values, gradient = values_and_gradient(point, parameters)
-    N = point.criterion.N
-    # Along the ridge sigma^2 = r2 / N, which moves by d log sigma = r / (2 N).
-    by_sigma = gradient[:, -1]
-    J = gradient[:, :-1] - np.outer(by_sigma, point.forms.vAv) / (2.0 * N)
-    w, U = np.linalg.eigh(point.observed_hessian)
-    along = J @ U
-    tells = w > FLAT
-    flat = (np.abs(along[:, ~tells]) > FLAT).any(axis=1)
-    variance = 2.0 * (along[:, tells] ** 2 / w[tells]).sum(axis=1)
-    errors = np.sqrt(variance + by_sigma**2 / (2.0 * N))
+    inverse, flat_directions = split_inverse(parameter_information(point))
+    # The information is on sigma^2, in units where it is 1: log sigma changes half
+    # as much.
+    J = np.column_stack([0.5 * gradient[:, -1], gradient[:, :-1]])
+    flat = np.asarray((np.abs(J @ flat_directions) > FLAT).any(axis=1))
+    errors = np.sqrt(np.sum((J @ inverse) * J, axis=1))
     return VarianceEstimates(values, np.where(flat, np.nan, errors), flat)
 
 

@@ -90,6 +90,17 @@ class Profile:
         Why a parameter has no profile, or what ends one early; "" otherwise.
     coverage : float
         How far the profiles were followed.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.intervals import profile
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("Subject").fit(X, y)
+    >>> traced = profile(model, "sd((Intercept) | Subject)")
+    >>> len(traced.frame), traced.reasons.to_list()
+    (14, [''])
     """
 
     frame: pd.DataFrame
