@@ -100,7 +100,7 @@ class Profile:
     >>> model = MixedEffectsRegressor("Subject").fit(X, y)
     >>> traced = profile(model, "sd((Intercept) | Subject)")
     >>> len(traced.frame), traced.reasons.to_list()
-    (14, [''])
+    (12, [''])
     """
 
     frame: pd.DataFrame
