@@ -223,12 +223,18 @@ def listed(names: Sequence[str], quote: bool = True, limit: int = 8) -> str:
 
 
 def read_table(
-    estimator: BaseEstimator, X: Any, y: Any = None, *, fitting: bool
+    estimator: BaseEstimator,
+    X: Any,
+    y: Any = None,
+    *,
+    fitting: bool,
+    empty: bool = False,
 ) -> Table:
     """Check the form of X as scikit-learn does, without converting it.
 
     At fit names and number of columns are recorded on the estimator, and y has
-    to be there; later they are compared with the recorded ones.
+    to be there; later they are compared with the recorded ones.  A formula may
+    read no column at all, so that the frame it leaves is `empty`.
 
     Raises
     ------
@@ -240,7 +246,7 @@ def read_table(
     data = X
     # 1-D and empty X come before the columns are counted and compared.
     if isinstance(X, pd.DataFrame) or (is_polars(X) and hasattr(X, "columns")):
-        _check_frame(X, min_rows)
+        _check_frame(X, min_rows, 0 if empty else 1)
     else:
         data = check_array(
             as_array(X) if isinstance(X, list | tuple) else X,
@@ -261,11 +267,11 @@ def read_table(
     return Table(data, tuple(f"x{j}" for j in range(data.shape[1])), False)
 
 
-def _check_frame(X: Any, min_rows: int) -> None:
+def _check_frame(X: Any, min_rows: int, min_columns: int) -> None:
     n_rows, n_columns = X.shape
     for found, minimum, what in (
         (n_rows, min_rows, "sample"),
-        (n_columns, 1, "feature"),
+        (n_columns, min_columns, "feature"),
     ):
         if found < minimum:
             raise ValueError(

@@ -7,11 +7,11 @@ with the layout later rows are read in the same way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
@@ -24,11 +24,14 @@ from sklearn_lmm._columns import (
 )
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Block, Design, Factor
+from sklearn_lmm._expansion import FixedTerm
+from sklearn_lmm._formula import Formula, check_alone, learn_formula
 from sklearn_lmm._grouping import FactorLevels, learn_factor
-from sklearn_lmm._groups import GroupColumns, read_groups
-from sklearn_lmm._labels import first_difference, learn_levels
+from sklearn_lmm._groups import read_groups
+from sklearn_lmm._labels import learn_levels
 from sklearn_lmm._numbering import Numbering
-from sklearn_lmm._roles import Roles, Source, assign_roles
+from sklearn_lmm._roles import Roles, assign_roles
+from sklearn_lmm._row_labels import NewLabels, fit_labels, rows_of
 from sklearn_lmm._types import FloatArray, IntArray
 
 
@@ -52,10 +55,30 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What was learnt of the data's form: roles of the columns, and levels."""
+    """What was learnt of the data's form: roles of the columns, and levels.
+
+    With a formula the columns are those that it makes of X's.
+    """
 
     roles: Roles
     factors: tuple[FactorLevels, ...]
+
+    @property
+    def formula(self) -> Formula | None:
+        """The formula, if there is one."""
+        return self.roles.formula
+
+    @property
+    def fixed_terms(self) -> tuple[FixedTerm, ...]:
+        """The terms of the fixed part in order, without the intercept.
+
+        Each has its columns' names and the variables that it is made of: f:x
+        contains f and x.  Without a formula every column is a term of its own.
+        """
+        if self.formula is not None:
+            return self.formula.terms
+        names = [self.roles.names[j] for j in self.roles.fixed]
+        return tuple(FixedTerm(name, (name,), (name,), (name,)) for name in names)
 
     def read(
         self,
@@ -74,14 +97,24 @@ class Layout:
             `refuse_unknown` is set and a level is unknown.
         """
         wanted = self.roles.wanted(random_effects)
-        table = read_table(estimator, X, fitting=False)
-        labels = _NewLabels(self.roles, table, read_groups(groups, len(table)))
+        table = self._table(estimator, X, wanted)
+        labels = NewLabels(self.roles, table, read_groups(groups, len(table)))
         X_fixed, offset, slopes = _numbers(self.roles, table)
         codes = tuple(
             self._codes(labels, factor, refuse_unknown) if factor in wanted else None
             for factor in range(len(self.factors))
         )
         return Rows(X_fixed, offset, codes, slopes, tuple(labels.absent))
+
+    def _table(self, estimator: BaseEstimator, X: Any, wanted: set[int]) -> Table:
+        if self.formula is None:
+            return read_table(estimator, X, fitting=False)
+        roles = self.roles
+        needed = {part for factor in wanted for part in roles.groupings[factor].parts}
+        unused = {s.name for k, s in enumerate(roles.sources) if k not in needed}
+        selected = self.formula.select(X, without=unused)
+        table = read_table(estimator, selected, fitting=False, empty=True)
+        return self.formula.table(table.data)
 
     def joined(self, other: Layout) -> Layout:
         """Return the layout of these rows and the other's together."""
@@ -96,7 +129,7 @@ class Layout:
         ]
         return statistics.with_levels([f.labels for f in self.factors], index)
 
-    def _codes(self, labels: _NewLabels, factor: int, refuse_unknown: bool) -> IntArray:
+    def _codes(self, labels: NewLabels, factor: int, refuse_unknown: bool) -> IntArray:
         grouping = self.roles.groupings[factor]
         columns = [labels.of(self.roles.sources[part]) for part in grouping.parts]
         if any(column is None for column in columns):
@@ -120,19 +153,24 @@ def learn(
     ValueError
         If X, y, groups, weights or the parameters that name columns are wrong.
     """
-    table = read_table(estimator, X, y, fitting=True)
+    formula, made = None, None
+    check_alone(estimator)
+    if estimator.formula is not None:
+        formula, rows, made = learn_formula(
+            estimator.formula, estimator.na_action, X, y, groups, sample_weight
+        )
+        X, y, groups, sample_weight = rows.data
+    table = read_table(estimator, X, y, fitting=True, empty=formula is not None)
     response = read_response(y, len(table))
     weights = read_weights(sample_weight, response)
     labels = read_groups(groups, len(table))
+    parts = estimator if formula is None else SimpleNamespace(**formula.parts)
+    table = made or table
     roles = assign_roles(
-        estimator.random,
-        estimator.fixed,
-        estimator.offset,
-        estimator.fit_intercept,
-        table,
-        labels,
+        parts.random, parts.fixed, parts.offset, parts.fit_intercept, table, labels
     )
-    columns = [_fit_labels(source, table, labels) for source in roles.sources]
+    roles = replace(roles, formula=formula)
+    columns = [fit_labels(source, table, labels) for source in roles.sources]
     return _learn_rows(roles, table, columns, response, weights)
 
 
@@ -171,7 +209,7 @@ def number_more(
     more = _read_more(estimator, roles, X, y, groups, sample_weight)
     table, labels, response, weights = more
     rows = _counting(weights)
-    factors = numbering.factors([_rows_of(c, rows) for c in labels], rows)
+    factors = numbering.factors([rows_of(c, rows) for c in labels], rows)
     return _assemble(roles, table, factors, response, weights)
 
 
@@ -179,10 +217,15 @@ def _read_more(
     estimator: Any, roles: Roles, X: Any, y: Any, groups: Any, sample_weight: Any
 ) -> tuple[Table, list[Any], FloatArray, FloatArray | None]:
     """Return the columns of further rows, their labels, response and weights."""
-    table = read_table(estimator, X, fitting=False)
+    formula = roles.formula
+    if formula is not None:
+        X, y, groups, sample_weight = formula.rows(X, y, groups, sample_weight).data
+    table = read_table(estimator, X, fitting=False, empty=formula is not None)
+    if formula is not None:
+        table = formula.table(table.data)
     response = read_response(y, len(table))
     weights = read_weights(sample_weight, response)
-    labels = _NewLabels(roles, table, read_groups(groups, len(table)))
+    labels = NewLabels(roles, table, read_groups(groups, len(table)))
     columns = [labels.of(source) for source in roles.sources]
     if labels.absent:
         raise ValueError(
@@ -262,20 +305,11 @@ def _numbers(
     return X, offset, tuple(tuple(columns[j] for j in t.slopes) for t in roles.terms)
 
 
-def _fit_labels(source: Source, table: Table, groups: GroupColumns | None) -> Any:
-    column = None if source.column is None else table.column(source.column)
-    if groups is None or source.group is None:
-        return column
-    given = groups.columns[source.group]
-    _check_same(given, column, source.name)
-    return given
-
-
 def _learn_factors(
     roles: Roles, labels: Sequence[Any], rows: IntArray | None
 ) -> tuple[list[IntArray], tuple[FactorLevels, ...]]:
     learnt = [
-        learn_levels(_rows_of(column, rows), source.name, rows)
+        learn_levels(rows_of(column, rows), source.name, rows)
         for source, column in zip(roles.sources, labels, strict=True)
     ]
     codes, factors = [], []
@@ -287,96 +321,11 @@ def _learn_factors(
     return codes, tuple(factors)
 
 
-def _rows_of(column: Any, rows: IntArray | None) -> Any:
-    if rows is None:
-        return column
-    return column.iloc[rows] if isinstance(column, pd.Series) else column[rows]
-
-
-class _NewLabels:
-    """Finds the labels of the fit's factors in new data.
-
-    absent : names of factors that were looked for without any labels given
-    """
-
-    def __init__(self, roles: Roles, table: Table, groups: GroupColumns | None) -> None:
-        self.table = table
-        self.groups = groups
-        self.roles = roles
-        from_groups = [s for s in roles.sources if s.group is not None]
-        self.lone = (
-            len(from_groups) == 1 and groups is not None and len(groups.names) == 1
-        )
-        self.absent: list[str] = []
-
-    def of(self, source: Source) -> Any:
-        """Return the labels of a factor, None if there is nothing to look at."""
-        column = None
-        if source.column is not None:
-            column = self.table.column(source.column)
-        given = self._in_groups(source)
-        if given is None:
-            if column is None and source.name not in self.absent:
-                self.absent.append(source.name)
-            return column
-        _check_same(given, column, source.name)
-        return given
-
-    def _in_groups(self, source: Source) -> Any:
-        groups = self.groups
-        if groups is None:
-            return None
-        if groups.named:
-            position = self._by_name(groups, source)
-        else:
-            position = self._by_position(groups, source)
-        if position is not None:
-            return groups.columns[position]
-        if source.column is not None:
-            return None
-        names = [name for name in groups.names if name is not None]
-        raise ValueError(
-            f"groups has no labels of {source.name!r}, which the model was fitted "
-            f"with; it has {listed(names) or f'{len(groups.names)} unnamed columns'}. "
-            "Give one column for each factor, under the name it had at fit."
-        )
-
-    def _by_name(self, groups: GroupColumns, source: Source) -> int | None:
-        if source.name in groups.names:
-            return groups.names.index(source.name)
-        # A frame means its names; only a factor that had none takes what there is.
-        open_name = source.any_name and (not groups.framed or source.name == "groups")
-        return 0 if self.lone and open_name and source.group is not None else None
-
-    def _by_position(self, groups: GroupColumns, source: Source) -> int | None:
-        if self.lone and source.group is not None:
-            return 0
-        as_at_fit = len(groups.names) == self.roles.n_group_columns
-        return source.group if as_at_fit else None
-
-
-def _check_same(given: Any, column: Any, name: str) -> None:
-    if column is None:
-        return
-    row = first_difference(given, column, name)
-    if row is not None:
-        one, other = (_rows_of(c, np.array([row])) for c in (given, column))
-        raise ValueError(
-            f"The labels of {name!r} are given twice, in groups and as a column of "
-            f"X, and differ: {_shown(one)} and {_shown(other)} in row {row}. "
-            "Give them once."
-        )
-
-
-def _shown(column: Any) -> str:
-    return repr(np.asarray(column, dtype=object).tolist()[0])
-
-
 def _unknown(name: str, columns: Sequence[Any], rows: IntArray) -> str:
     """Say which labels the fit has not seen."""
     # The first thousand rows name enough of them.
     parts = [
-        np.asarray(_rows_of(column, rows[:1000]), dtype=object).tolist()
+        np.asarray(rows_of(column, rows[:1000]), dtype=object).tolist()
         for column in columns
     ]
     labels = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))

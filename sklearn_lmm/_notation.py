@@ -11,7 +11,8 @@ from typing import NamedTuple, NoReturn
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<name>[^\W\d][\w.]*|\.[^\W\d][\w.]*)|(?P<number>\d[\w.]*)"
-    r"|`(?P<quoted>[^`]+)`|(?P<symbol>\|\||\S)|(?P<end>$))"
+    r"|`(?P<quoted>[^`]+)`|(?P<string>\"[^\"]*\"|'[^']*')"
+    r"|(?P<symbol>\|\||\S)|(?P<end>$))"
 )
 
 
@@ -30,10 +31,13 @@ class NotedTerm(NamedTuple):
     independent: bool
 
 
-class _Token(NamedTuple):
+class Token(NamedTuple):
+    """A piece of the text: its kind, the text without quotes, and its place."""
+
     kind: str
     text: str
     start: int
+    end: int
 
 
 def parse_notation(text: str) -> list[NotedTerm]:
@@ -44,10 +48,10 @@ def parse_notation(text: str) -> list[NotedTerm]:
     ValueError
         With the text, and a caret under the place that it breaks off at.
     """
-    return list(_Parser(text).terms())
+    return list(Parser(text).terms())
 
 
-class _Parser:
+class Parser:
     """Recursive descent, one method for each rule of the grammar.
 
     terms  := term ("+" term)*
@@ -56,20 +60,22 @@ class _Parser:
     groups := factor ("/" factor)*                      factor := name (":" name)*
     """
 
+    where = "random"
+
     def __init__(self, text: str) -> None:
         # Line breaks would part the text from the caret below it.
         self.text = re.sub(r"\s", " ", text)
         self.tokens = list(self._tokenize())
         self.at = 0
 
-    def _tokenize(self) -> Iterator[_Token]:
+    def _tokenize(self) -> Iterator[Token]:
         position = 0
         while True:
             match = _TOKEN.match(self.text, position)
             assert match is not None and match.lastgroup is not None
             kind = match.lastgroup
             start = match.start(kind) - (kind == "quoted")
-            yield _Token(kind, match[kind], start)
+            yield Token(kind, match[kind], start, match.end())
             if kind == "end":
                 return
             position = match.end()
@@ -164,7 +170,7 @@ class _Parser:
         return token.text
 
     @property
-    def _now(self) -> _Token:
+    def _now(self) -> Token:
         return self.tokens[self.at]
 
     def _at(self, *symbols: str) -> bool:
@@ -184,5 +190,6 @@ class _Parser:
     def _fail(self, message: str) -> NoReturn:
         place = self._now.start
         raise ValueError(
-            f"Bad notation in random: {message}.\n    {self.text}\n    {' ' * place}^"
+            f"Bad notation in {self.where}: {message}.\n"
+            f"    {self.text}\n    {' ' * place}^"
         )

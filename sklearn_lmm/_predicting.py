@@ -156,7 +156,7 @@ class PredictsMixin:
         return np.column_stack([prediction - half, prediction + half])
 
     def score(
-        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+        self, X: Any, y: Any = None, *, groups: Any = None, sample_weight: Any = None
     ) -> float:
         """Return R2, the coefficient of determination, of `predict(X, groups)`.
 
@@ -165,7 +165,7 @@ class PredictsMixin:
         X : DataFrame or array-like of shape (n_samples, n_features)
             Covariates.
         y : array-like of shape (n_samples,)
-            True response.
+            True response; None takes it from the left side of the formula.
         groups : array-like, default=None
             Labels, as in `predict`.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -176,6 +176,11 @@ class PredictsMixin:
         float
             1 for a perfect prediction, 0 for one no better than the mean.
         """
+        check_is_fitted(self)
+        formula = self._layout.formula
+        if formula is not None:
+            rows = formula.rows(X, y, groups, sample_weight)
+            X, y, groups, sample_weight = rows.data
         prediction = self.predict(X, groups)
         return float(r2_score(y, prediction, sample_weight=sample_weight))
 

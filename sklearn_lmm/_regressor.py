@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._formula import has_response, needs_groups
 from sklearn_lmm._layout import Layout, learn
 from sklearn_lmm._messages import no_groups, warn_about
 from sklearn_lmm._predicting import PredictsMixin
@@ -19,7 +20,6 @@ from sklearn_lmm._results import (
     fixed_effects,
 )
 from sklearn_lmm._updating import UpdatesMixin
-from sklearn_lmm.terms import parse_random
 
 
 class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEstimator):
@@ -41,6 +41,19 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         grouping column nor the offset.
     offset : str or int, default=None
         A column of X whose coefficient is 1, in fit and predict.
+    formula : str, default=None
+        The whole model in lme4's notation, in place of the three parameters
+        above: "score ~ Machine + offset(o) + (1 | Worker/Machine)". X is a
+        DataFrame. The left side is the response if `fit` gets no y. What
+        formulaic understands may be used: categories (coded with treatment
+        contrasts, ordered ones with polynomials), interactions, poly, bs, cs,
+        scale, C, I, also before a bar, as in "(0 + Machine | Worker)". What is
+        learnt of the rows of the fit holds for later rows. A double bar makes
+        all columns before it independent, those of a category, too. Columns
+        have R's names: "MachineB". Needs the package formulaic.
+    na_action : {"raise", "drop"}, default="raise"
+        What fit and score do with rows that lack a value which the formula
+        reads: refuse them, or leave them out, of y, groups and weights alike.
     fit_intercept : bool, default=True
         Whether the fixed part has an intercept.
     method : {"reml", "ml"}, default="reml"
@@ -65,7 +78,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
     ----------
     coef_ : ndarray of shape (n_features_in_,)
         Fixed effect of each column of X; 0.0 for grouping, offset, unused and
-        dropped columns.
+        dropped columns. With a formula: of each column that it makes.
     intercept_ : float
         Fixed intercept.
     fixed_effects_ : Series
@@ -88,7 +101,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
     solver_ : str
         The optimiser that was used.
     n_features_in_ : int
-        Number of columns of X.
+        Number of columns of X; with a formula, of those that it reads.
     feature_names_in_ : ndarray of str
         Names of the columns of X, if it had names.
     fit_ : LMMFit
@@ -116,6 +129,8 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         "random": "no_validation",
         "fixed": "no_validation",
         "offset": "no_validation",
+        "formula": [str, None],
+        "na_action": [StrOptions({"raise", "drop"})],
         "fit_intercept": ["boolean"],
         "method": [StrOptions({"reml", "ml"})],
         "solver": [StrOptions({"auto", "newton", "lbfgs", "em"})],
@@ -132,6 +147,8 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         *,
         fixed: Any = None,
         offset: Any = None,
+        formula: str | None = None,
+        na_action: str = "raise",
         fit_intercept: bool = True,
         method: str = "reml",
         solver: str = "auto",
@@ -144,6 +161,8 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         self.random = random
         self.fixed = fixed
         self.offset = offset
+        self.formula = formula
+        self.na_action = na_action
         self.fit_intercept = fit_intercept
         self.method = method
         self.solver = solver
@@ -155,7 +174,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+        self, X: Any, y: Any = None, *, groups: Any = None, sample_weight: Any = None
     ) -> Self:
         """Fit the model by (restricted) maximum likelihood.
 
@@ -166,7 +185,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
             matrix, whose columns have positions but no names, is never made
             dense, here or later; up to 5000 of its columns can be fixed effects.
         y : array-like of shape (n_samples,)
-            Response.
+            Response; None takes it from the left side of the formula.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors)
             Labels of the rows: an array, a Series or a DataFrame with one
             column a factor.
@@ -223,7 +242,8 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.formula is None
+        tags.target_tags.required = not has_response(self)
         return tags
 
     def get_metadata_routing(self) -> Any:
@@ -240,7 +260,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
             The requests of every method.
         """
         routing = super().get_metadata_routing()
-        wanted: Any = any(term.needs_groups for term in parse_random(self.random))
+        wanted: Any = needs_groups(self)
         for method in ("fit", "partial_fit", "predict", "score"):
             request = getattr(routing, method)
             # None is "not set": what the user has set stays.

@@ -22,8 +22,13 @@ def fixed_effects(layout: Layout, fit: LMMFit) -> pd.Series[float]:
 
 
 def column_coefficients(layout: Layout, fit: LMMFit) -> FloatArray:
-    """Return one fixed effect for each column of X, 0 where it has none."""
+    """Return one fixed effect for each column of X, 0 where it has none.
+
+    With a formula, for each column that it makes for the fixed part.
+    """
     roles = layout.roles
+    if layout.formula is not None:
+        return fit.beta[int(roles.intercept) :].copy()
     coefficients = np.zeros(len(roles.names))
     coefficients[list(roles.fixed)] = fit.beta[int(roles.intercept) :]
     return coefficients

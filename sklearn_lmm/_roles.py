@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sklearn_lmm._columns import Table, listed
+from sklearn_lmm._formula import Formula
 from sklearn_lmm._groups import GroupColumns
 from sklearn_lmm.covariance import Covariance
 from sklearn_lmm.terms import (
@@ -90,6 +91,7 @@ class Roles:
     offset : position of the offset, or None
     n_group_columns : how many columns of labels `groups` had
     no_groups : whether a term asks for `groups` and there is none
+    formula : what makes the columns, if they are not X's own
     """
 
     names: tuple[str, ...]
@@ -101,6 +103,7 @@ class Roles:
     terms: tuple[Term, ...]
     n_group_columns: int
     no_groups: bool
+    formula: Formula | None = None
 
     @property
     def fixed_names(self) -> list[str]:

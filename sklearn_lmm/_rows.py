@@ -79,13 +79,16 @@ def rows_of_fit(
             "effects are from different rows. Use the one that adapt was called on, "
             "or fit all rows together."
         )
+    index, n_rows = row_index(X), _num_samples(X)
+    positions = np.arange(n_rows)
+    if est._layout.formula is not None:
+        rows = est._layout.formula.rows(X, y, groups, sample_weight)
+        X, y, groups, sample_weight = rows.data
+        positions = rows.positions
     layout, design = learn_more(est, est._layout, X, y, groups, sample_weight)
     design = replace(design, factors=_factors_of_fit(est._layout, layout, design))
     _check_same(est._layout, fit.statistics, design)
-    index = row_index(X)
-    n_rows = _num_samples(X)
-    positions = np.arange(n_rows)
-    if len(design.y) < n_rows:
+    if len(design.y) < len(positions):
         weights = read_weights(sample_weight, np.empty(n_rows))
         assert weights is not None
         positions = np.flatnonzero(weights)

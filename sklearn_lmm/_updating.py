@@ -29,14 +29,14 @@ class UpdatesMixin:
     _layout: Layout
     if TYPE_CHECKING:
 
-        def fit(self, X: Any, y: Any, **parameters: Any) -> Self: ...
+        def fit(self, X: Any, y: Any = None, **parameters: Any) -> Self: ...
         def _options(self) -> dict[str, Any]: ...
         def _finish(self, layout: Layout, result: LMMFit) -> Self: ...
         def _keep(self, layout: Layout, result: LMMFit) -> None: ...
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
-        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+        self, X: Any, y: Any = None, *, groups: Any = None, sample_weight: Any = None
     ) -> Self:
         """Add rows to those seen so far, and fit the model to all of them.
 
@@ -48,7 +48,7 @@ class UpdatesMixin:
         X : DataFrame or array-like of shape (n_samples, n_features)
             Covariates, with the columns of the first call.
         y : array-like of shape (n_samples,)
-            Response.
+            Response, as in `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors)
             Labels, as in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -91,7 +91,8 @@ class UpdatesMixin:
         Parameters
         ----------
         batches : iterable of tuples
-            (X, y), (X, y, groups) or (X, y, groups, sample_weight) each.
+            (X, y), (X, y, groups) or (X, y, groups, sample_weight) each; (X,) if the
+            formula has a left side.
 
         Returns
         -------
@@ -126,7 +127,7 @@ class UpdatesMixin:
         return self._finish(layout, fit_statistics(statistics, **self._options()))
 
     def adapt(
-        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+        self, X: Any, y: Any = None, *, groups: Any = None, sample_weight: Any = None
     ) -> Self:
         """Return an estimator with effects of new groups, without a refit.
 
@@ -140,7 +141,7 @@ class UpdatesMixin:
         X : DataFrame or array-like of shape (n_samples, n_features)
             Covariates, with the columns of the fit.
         y : array-like of shape (n_samples,)
-            Response.
+            Response, as in `fit`.
         groups : array-like of shape (n_samples,) or (n_samples, n_factors)
             Labels, as in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -187,5 +188,5 @@ class UpdatesMixin:
 
 def _four(batch: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:
     """Return X, y, groups and weights of a batch; None for what it lacks."""
-    X, y, groups, sample_weight = (*batch, None, None)[:4]
+    X, y, groups, sample_weight = (*batch, None, None, None)[:4]
     return X, y, groups, sample_weight

@@ -13,6 +13,9 @@ from sklearn_lmm._layout import learn
 class Reader(RegressorMixin, BaseEstimator):
     """The parameters that `learn` looks at."""
 
+    formula = None
+    na_action = "raise"
+
     def __init__(self, random=None, fixed=None, offset=None, fit_intercept=True):
         self.random = random
         self.fixed = fixed
