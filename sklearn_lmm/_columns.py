@@ -243,6 +243,9 @@ def read_table(
         or if the columns are not those of the fit.
     """
     min_rows = 2 if fitting else 1
+    # pyarrow's tables and record batches.
+    if type(X).__module__.partition(".")[0] == "pyarrow" and hasattr(X, "to_pandas"):
+        X = X.to_pandas()
     data = X
     # 1-D and empty X come before the columns are counted and compared.
     if isinstance(X, pd.DataFrame) or (is_polars(X) and hasattr(X, "columns")):

@@ -75,6 +75,7 @@ LAYERS = [
     "sklearn_lmm.intervals._confidence",
     "sklearn_lmm.intervals",
     "sklearn_lmm._encod*",
+    "sklearn_lmm.batches",
     "sklearn_lmm.metrics",
     "sklearn_lmm.model_selection",
     "sklearn_lmm.datasets._*",
