@@ -1,6 +1,7 @@
 """Linear mixed-effects models with scikit-learn's interface."""
 
 from sklearn_lmm._encoder import RandomEffectsEncoder
+from sklearn_lmm._lmer import lmer
 from sklearn_lmm._regressor import MixedEffectsRegressor
 from sklearn_lmm.terms import RandomEffect
 
@@ -11,4 +12,5 @@ __all__ = [
     "RandomEffect",
     "RandomEffectsEncoder",
     "__version__",
+    "lmer",
 ]

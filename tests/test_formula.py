@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
-from sklearn_lmm import MixedEffectsRegressor
+from sklearn_lmm import MixedEffectsRegressor, lmer
 from sklearn_lmm._rows import rows_of_fit
 
 
@@ -26,13 +26,14 @@ def test_oracle_through_its_formula(name):
     data = frame(oracle["dataset"])
     if "temperature" in data:
         data = data.assign(temperature=data["temperature"].cat.as_ordered())
-    weights = data[oracle["weights"]] if oracle["weights"] else None
-    model = MixedEffectsRegressor(
-        formula=oracle["formula"], method=oracle["method"].lower(), weights="precision"
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.fit(data, sample_weight=weights)
+        model = lmer(
+            oracle["formula"],
+            data,
+            REML=oracle["method"] == "REML",
+            weights=oracle["weights"],
+        )
     assert abs(model.fit_.criterion - oracle["criterion"]) <= 1e-7
     beta, se = (pd.Series(oracle[k], dtype=float) for k in ("beta", "se"))
     assert set(model.fixed_effects_.index) == set(beta.index)
@@ -368,3 +369,12 @@ def test_the_rows_of_the_fit_can_be_given_again():
     )
     with pytest.raises(ValueError, match="rows"):
         rows_of_fit(model, gaps()[20:], None)
+
+
+def test_weights_of_lmer_are_precisions():
+    by_name = lmer(FORMULA, SLEEP, weights="w")
+    by_value = lmer(FORMULA, SLEEP, weights=SLEEP["w"].to_numpy(), solver="lbfgs")
+    assert by_name.log_likelihood_ == pytest.approx(by_value.log_likelihood_, rel=1e-10)
+    assert by_value.solver_ == "lbfgs"
+    with pytest.raises(ValueError, match="needs the column 'v'"):
+        lmer(FORMULA, SLEEP, weights="v")

@@ -69,6 +69,7 @@ LAYERS = [
     "sklearn_lmm._predicting",
     "sklearn_lmm._rows",
     "sklearn_lmm._regressor",
+    "sklearn_lmm._lmer",
     "sklearn_lmm.intervals._parameters",
     "sklearn_lmm.intervals._wald",
     "sklearn_lmm.intervals._profile",
