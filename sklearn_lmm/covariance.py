@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from sklearn_lmm._types import FloatArray
+from sklearn_lmm._types import FloatArray, IntArray
 
 Standardization = Literal["affine", "scale", "common"]
 
@@ -119,7 +119,7 @@ class Unstructured(LinearCovariance):
     """
 
     def basis(self, q: int) -> FloatArray:
-        columns, rows = np.triu_indices(q)
+        rows, columns = _lower_triangle(q)
         basis = np.zeros((len(rows), q, q))
         basis[np.arange(len(rows)), rows, columns] = 1.0
         return basis
@@ -129,11 +129,10 @@ class Unstructured(LinearCovariance):
         return np.maximum(lower, lower.swapaxes(1, 2))
 
     def parameters(self, root: FloatArray) -> FloatArray:
-        columns, rows = np.triu_indices(len(root))
-        return _lower_factor(root)[rows, columns]
+        return _lower_factor(root)[_lower_triangle(len(root))]
 
     def names(self, coefficients: Sequence[str]) -> list[str]:
-        columns, rows = np.triu_indices(len(coefficients))
+        rows, columns = _lower_triangle(len(coefficients))
         return [
             coefficients[i] if i == j else f"{coefficients[i]}.{coefficients[j]}"
             for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
@@ -224,6 +223,13 @@ STRUCTURES: dict[str, Covariance] = {
     "identity": Identity(),
     "compound_symmetry": CompoundSymmetry(),
 }
+
+
+@lru_cache(maxsize=64)
+def _lower_triangle(q: int) -> tuple[IntArray, IntArray]:
+    """Return the rows and columns of the lower triangle, column by column."""
+    columns, rows = np.triu_indices(q)
+    return rows, columns
 
 
 def _lower_factor(root: FloatArray) -> FloatArray:

@@ -180,7 +180,7 @@ class Point:
         for term, place, part in self.criterion.terms():
             D, L = self.D[term.factor], self.L[term.factor]
             dL = term.structure.derivative(self.theta[part], term.q)
-            gradient[part] = 2.0 * np.tensordot(dL, (D @ L)[place, place], 2)
+            gradient[part] = 2.0 * _inner(dL, (D @ L)[place, place])
         return gradient
 
     @property
@@ -257,9 +257,19 @@ class Point:
             D, L = self.D[term.factor], self.L[term.factor]
             theta = self.theta[part]
             dL = term.structure.derivative(theta, term.q)
-            block = np.einsum("mij,ik,lkj->ml", dL, D[place, place], dL)
+            block = _inner(dL, D[place, place] @ dL)
             second = term.structure.second_derivative(theta, term.q)
             if second is not None:
-                block = block + np.tensordot(second, (D @ L)[place, place], 2)
+                block = block + _inner(second, (D @ L)[place, place])
             curvature[part, part] = 2.0 * block
         return curvature
+
+
+def _inner(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return <a_m, b_l> for matrices a (..., q, q) and b (..., q, q).
+
+    As a product of vectors: for matrices this small `tensordot` is all overhead.
+    """
+    q = b.shape[-1]
+    left = a.reshape(*a.shape[:-2], q * q)
+    return np.asarray(left @ b.reshape(*b.shape[:-2], q * q).T)

@@ -41,7 +41,7 @@ class LMMFit:
         of the block's coefficients, as entered, that has no variance
     unidentified : blocks whose parameters the data cannot tell; theta is 0 there
     perfect : whether y is explained exactly, so that there is no residual variance
-    trace : one record an iteration
+    search : one record an iteration, standardised units
     statistics : the cross-products that theta and beta were estimated from
     effect_statistics : those that the effects are predicted from; the same
         unless rows were added later with theta and beta kept
@@ -68,7 +68,7 @@ class LMMFit:
     collapsed: tuple[tuple[int, FloatArray], ...]
     unidentified: tuple[int, ...]
     perfect: bool
-    trace: tuple[Iteration, ...]
+    search: tuple[Iteration, ...]
     statistics: CrossProducts
     effect_statistics: CrossProducts
     theta_standardized: FloatArray
@@ -86,6 +86,14 @@ class LMMFit:
         # Arrays come out of a pickle writeable.
         self.__dict__.update(state)
         frozen(self)
+
+    @property
+    def trace(self) -> tuple[Iteration, ...]:
+        """One record an iteration."""
+        return tuple(
+            replace(line, theta=user_theta(self.statistics, line.theta))
+            for line in self.search
+        )
 
     def model(self) -> Criterion:
         """Return the criterion that was minimised, to be evaluated anywhere."""
@@ -161,10 +169,7 @@ def result_of(
             collapsed=collapsed,
             unidentified=unidentified,
             perfect=optimum.perfect,
-            trace=tuple(
-                replace(line, theta=user_theta(statistics, line.theta))
-                for line in optimum.trace
-            ),
+            search=optimum.trace,
             statistics=everything,
             effect_statistics=everything,
             theta_standardized=point.theta,

@@ -14,9 +14,10 @@ covariances).  Solving them costs one look at the cross-products.
 Given the variances, the correlations of a factor's coefficients are those of the
 Psi that solves, for all its entries together,
 
-    sum_g w_g^2 S_g Psi S_g = sum_g w_g^2 (t_g t_g' - rest S_g),   w_g = 1 / tr S_g,
+    sum_g w_g^2 S_g Psi S_g = sum_g w_g^2 (t_g t_g' - rest S_g),
 
-`rest` being the variance of a row that does not come from this factor.
+`rest` being the variance of a row that does not come from this factor, and
+1 / w_g = 1 + the mean of its variances and of the diagonal of S_g, multiplied.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def moment_roots(statistics: CrossProducts) -> list[FloatArray]:
     sigma2 = float(residual @ statistics.tt @ residual) / (n * total)
     roots = []
     for f, (psi, share) in enumerate(zip(variances, shares, strict=True)):
-        Psi = _moment_covariance(statistics, f, residual, sigma2 * (total - share))
+        rest = sigma2 * (total - share)
+        Psi = _moment_covariance(statistics, f, residual, rest, psi.mean())
         least = np.maximum(np.diag(Psi), sigma2 * psi)
         R = Psi / np.sqrt(np.outer(least, least))
         np.fill_diagonal(R, 1.0)
@@ -59,17 +61,15 @@ def moment_roots(statistics: CrossProducts) -> list[FloatArray]:
 
 
 def _moment_covariance(
-    statistics: CrossProducts, f: int, residual: FloatArray, rest: float
+    statistics: CrossProducts, f: int, residual: FloatArray, rest: float, psi: float
 ) -> FloatArray:
     """Return the Psi (q, q) that solves the equations for one factor."""
     S, t = statistics.s[f], statistics.b[f] @ residual
     q = S.shape[1]
-    trace = np.einsum("gii->g", S)
-    w = np.where(trace > 0.0, 1.0 / np.where(trace > 0.0, trace, 1.0), 0.0)
+    w = 1.0 / (1.0 + psi * np.einsum("gii->g", S) / q)
     counts = w**2 * _counts(statistics, f)
     SS = level_gram(S * counts[:, None, None], S).transpose(0, 2, 1, 3)
-    observed = np.einsum("gi,g,gj->ij", t, w**2, t, optimize=True)
-    right = observed - rest * np.einsum("g,gij->ij", counts, S)
+    right = (t.T * w**2) @ t - rest * np.tensordot(counts, S, 1)
     Psi = np.linalg.lstsq(SS.reshape(q * q, q * q), right.ravel())[0]
     return np.asarray(Psi.reshape(q, q))
 

@@ -55,9 +55,15 @@ class Curvature:
         """Start anew, after a jump to somewhere else."""
         self._lacking = np.zeros((0, 0))
         self._last: Point | None = None
+        self._step: tuple[Point, FloatArray] | None = None
 
     def step(self, point: Point) -> FloatArray:
         """Return -|H|^-1 g, the eigenvalues of H made positive and bounded below."""
+        if self._step is None or self._step[0] is not point:
+            self._step = point, self._new_step(point)
+        return self._step[1]
+
+    def _new_step(self, point: Point) -> FloatArray:
         w, U = np.linalg.eigh(self._hessian(point))
         w = np.abs(w)
         floor = max(1e-8 * w.max(initial=0.0), np.finfo(float).tiny)
