@@ -46,7 +46,7 @@ def factor_frames(
     for factor, grouping in enumerate(layout.roles.groupings):
         names = pd.Index(layout.roles.coefficients(factor))
         effects[grouping.name] = pd.DataFrame(
-            fit.effects[factor], _level_index(layout, factor), names, copy=False
+            fit.effects[factor], level_index(layout, factor), names, copy=False
         )
         covariances[grouping.name] = pd.DataFrame(
             fit.covariances[factor], names, names, copy=False
@@ -54,7 +54,7 @@ def factor_frames(
     return effects, covariances
 
 
-def _level_index(layout: Layout, factor: int) -> pd.Index:
+def level_index(layout: Layout, factor: int) -> pd.Index:
     grouping = layout.roles.groupings[factor]
     labels = layout.factors[factor].labels
     if len(grouping.parts) == 1:

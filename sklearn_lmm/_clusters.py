@@ -1,0 +1,102 @@
+"""Clusters of the rows of a fit: by a grouping factor, a column, or any labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_lmm._columns import listed
+from sklearn_lmm._engine.fitted_rows import Clusters
+from sklearn_lmm._groups import read_groups
+from sklearn_lmm._labels import learn_levels
+from sklearn_lmm._results import level_index
+from sklearn_lmm._rows import FitRows
+
+
+@dataclass(frozen=True, eq=False)
+class NamedClusters:
+    """Clusters of the rows that count.
+
+    name : of what the rows are clustered by
+    labels : (m,) of the clusters
+    clusters : the engine's codes
+    """
+
+    name: str
+    labels: pd.Index
+    clusters: Clusters
+
+
+def clusters_of(given: FitRows, by: Any, X: Any) -> NamedClusters:
+    """Return the clusters of rows by a factor's name, a column's name, or labels.
+
+    None stands for the grouping factor within whose levels all others lie.
+
+    Raises
+    ------
+    ValueError
+        If there is no such factor, or the labels are not one for each row.
+    """
+    if by is None:
+        return of_factor(given, _top_factor(given))
+    if isinstance(by, str):
+        factor = given.factor(by)
+        if factor is not None:
+            return of_factor(given, factor)
+        if not isinstance(X, pd.DataFrame) or by not in X.columns:
+            names = [grouping.name for grouping in given.layout.roles.groupings]
+            raise ValueError(
+                f"{by!r} is neither a grouping factor of the model "
+                f"({listed(names) or 'it has none'}) nor a column of X; give one of "
+                "these, or one label for each row."
+            )
+        by = X[by]
+    return _of_labels(given, by)
+
+
+def of_factor(given: FitRows, factor: int) -> NamedClusters:
+    """Return the levels of a grouping factor as clusters."""
+    grouping = given.layout.roles.groupings[factor]
+    own = given.design.factors[factor]
+    clusters = Clusters(own.codes, own.n_levels)
+    return NamedClusters(grouping.name, level_index(given.layout, factor), clusters)
+
+
+def outermost(given: FitRows) -> list[int]:
+    """Return the grouping factors that lie within no other, largest first.
+
+    One for a single factor or a chain of nested ones, several for crossed ones.
+    """
+    factors = given.design.factors
+    chosen: list[int] = []
+    for f in sorted(range(len(factors)), key=lambda f: factors[f].n_levels):
+        levels = [Clusters(factors[h].codes, factors[h].n_levels) for h in chosen]
+        if not any(clusters.contain(factors[f].codes) for clusters in levels):
+            chosen.append(f)
+    return sorted(chosen, key=lambda f: -factors[f].n_levels)
+
+
+def _top_factor(given: FitRows) -> int:
+    top = outermost(given)
+    if len(top) == 1:
+        return top[0]
+    names = [given.layout.roles.groupings[f].name for f in top]
+    found = f"its factors {listed(names)} are crossed" if names else "it has no factor"
+    raise ValueError(
+        f"The model has no grouping factor that contains all others: {found}. Say "
+        "by what to cluster the rows: a factor's name, or one label for each row."
+    )
+
+
+def _of_labels(given: FitRows, by: Any) -> NamedClusters:
+    columns = read_groups(by, given.n_rows)
+    if columns is None or len(columns.columns) != 1:
+        raise ValueError("Give one label for each row, not several columns of them.")
+    name = columns.names[0] or "cluster"
+    codes, levels = learn_levels(columns.columns[0], name)
+    used, codes = np.unique(codes[given.positions], return_inverse=True)
+    labels = pd.Index(levels.labels[used], name=name, tupleize_cols=False)
+    return NamedClusters(name, labels, Clusters(codes, len(used)))

@@ -1,0 +1,11 @@
+"""What a fitted model looks like beside its rows.
+
+Functions that take `(est, X, y, *, groups=None, sample_weight=None)` need the rows
+of the fit once more, in any order, and refuse others.
+"""
+
+from sklearn_lmm.diagnostics._influence import cooks_distance, influence
+from sklearn_lmm.diagnostics._leverage import leverage
+from sklearn_lmm.diagnostics._residuals import residuals
+
+__all__ = ["cooks_distance", "influence", "leverage", "residuals"]
