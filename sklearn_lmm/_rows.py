@@ -89,9 +89,9 @@ def rows_of_fit(
     design = replace(design, factors=_factors_of_fit(est._layout, layout, design))
     _check_same(est._layout, fit.statistics, design)
     if len(design.y) < len(positions):
-        weights = read_weights(sample_weight, np.empty(n_rows))
+        weights = read_weights(sample_weight, np.empty(len(positions)))
         assert weights is not None
-        positions = np.flatnonzero(weights)
+        positions = positions[np.flatnonzero(weights)]
     return FitRows(est._layout, fit, design, positions, n_rows, index)
 
 
