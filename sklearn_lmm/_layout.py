@@ -174,6 +174,25 @@ def learn(
     return _learn_rows(roles, table, columns, response, weights)
 
 
+def learn_roles(estimator: Any, X: Any, y: Any, groups: Any) -> Roles:
+    """Give each column its role by names alone; what the rows hold is not read.
+
+    Raises
+    ------
+    ValueError
+        If the parameters name columns that are not there.
+    """
+    table = read_table(estimator, X, y, fitting=True)
+    return assign_roles(
+        estimator.random,
+        estimator.fixed,
+        estimator.offset,
+        estimator.fit_intercept,
+        table,
+        read_groups(groups, len(table)),
+    )
+
+
 def learn_more(
     estimator: Any, layout: Layout, X: Any, y: Any, groups: Any, sample_weight: Any
 ) -> tuple[Layout, Design]:

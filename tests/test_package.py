@@ -80,6 +80,7 @@ LAYERS = [
     "sklearn_lmm.intervals._profile",
     "sklearn_lmm.intervals._confidence",
     "sklearn_lmm.intervals",
+    "sklearn_lmm.dask",
     "sklearn_lmm._encod*",
     "sklearn_lmm.batches",
     "sklearn_lmm.diagnostics._*",
