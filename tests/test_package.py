@@ -81,6 +81,8 @@ LAYERS = [
     "sklearn_lmm.intervals._confidence",
     "sklearn_lmm.intervals",
     "sklearn_lmm.dask",
+    "sklearn_lmm.inference._*",
+    "sklearn_lmm.inference",
     "sklearn_lmm._encod*",
     "sklearn_lmm.batches",
     "sklearn_lmm.diagnostics._*",
