@@ -79,14 +79,26 @@ class KenwardRoger:
         test exists.  NaN if a parameter matters of which the data say nothing.
         """
         q = len(contrasts)
-        U = np.linalg.qr(contrasts.T)[0]
-        p = U.T @ self._P @ U
-        if (np.abs(np.tensordot(self._flat, p, (0, 0))) > SENSITIVE).any():
+        p = self._within(contrasts)
+        if self._unknown(p):
             return np.nan, np.nan
         traces = np.einsum("rii->r", p)
         A1 = float(traces @ self._W @ traces)
         A2 = float(np.einsum("rs,rij,sji->", self._W, p, p, optimize=True))
         return _matched(A1, A2, q)
+
+    def is_known(self, contrasts: FloatArray) -> bool:
+        """Say whether the data tell of all that the variance of L beta depends on."""
+        return not self._unknown(self._within(contrasts))
+
+    def _within(self, contrasts: FloatArray) -> FloatArray:
+        """Return P_r on the space of the contrasts (m + 1, q, q)."""
+        U = np.linalg.qr(contrasts.T)[0]
+        return np.asarray(U.T @ self._P @ U)
+
+    def _unknown(self, p: FloatArray) -> bool:
+        along = np.tensordot(self._flat, p, (0, 0))
+        return bool((np.abs(along) > SENSITIVE).any())
 
 
 def _matched(A1: float, A2: float, q: int) -> tuple[float, float]:

@@ -59,6 +59,7 @@ class FixedPart:
         # would keep both for ever.
         self._fit = ref(fit)
         self.perfect = fit.perfect
+        self._unidentified = bool(fit.unidentified)
         self.names = names
         self.beta = fit.beta[fit.kept]
         self.sigma = fit.sigma
@@ -88,10 +89,12 @@ class FixedPart:
 
     def df(self, contrast: FloatArray, method: str) -> float:
         """Return the degrees of freedom of the t test of one contrast l (p,)."""
-        if self.perfect or not contrast.any():
+        if self.perfect:
             return np.nan
         if method == "satterthwaite":
-            return self._satterthwaite.one(contrast @ self.root)
+            whitened = contrast @ self.root
+            known = self._is_known(whitened[None])
+            return self._satterthwaite.one(whitened) if known else np.nan
         if method == "kenward-roger":
             return self._kenward_roger.test(contrast[None] @ self.root)[0]
         return self.residual_df if method == "residual" else np.inf
@@ -115,10 +118,18 @@ class FixedPart:
         if method == "kenward-roger":
             den_df, scale = self._kenward_roger.test(whitened)
         elif method == "satterthwaite":
-            den_df = self._satterthwaite.several(whitened)
+            known = self._is_known(whitened)
+            den_df = self._satterthwaite.several(whitened) if known else np.nan
         else:
             den_df = self.residual_df if method == "residual" else np.inf
         return FTest(scale * F, q, den_df, F)
+
+    def _is_known(self, whitened: FloatArray) -> bool:
+        """Say whether no variance matters of which the data tell nothing.
+
+        Its parameter was set to 0, where no derivative by it would show.
+        """
+        return not self._unidentified or self._kenward_roger.is_known(whitened)
 
     def _independent(
         self, L: FloatArray, rhs: FloatArray

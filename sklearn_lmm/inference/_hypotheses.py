@@ -35,7 +35,8 @@ def marginal(gram: FloatArray, terms: Sequence[TestedTerm]) -> list[FloatArray]:
     for term in terms:
         after = [j for t in terms if term.is_in(t) for j in t.columns]
         before = sorted(set(range(len(gram))) - {*after, *term.columns})
-        contrasts.append(_adjusted(gram, before, term, after))
+        own = np.eye(len(gram))[list(term.columns)]
+        contrasts.append(_adjusted(gram, before, term, after) if after else own)
     return contrasts
 
 
