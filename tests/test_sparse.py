@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from schools import assert_same_fit
 from scipy import sparse
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import BaggingRegressor
@@ -17,7 +18,6 @@ from sklearn.utils import get_tags
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect
 from sklearn_lmm._engine import prediction
 from sklearn_lmm.exceptions import RankDeficiencyWarning
-from tests.schools import assert_same_fit
 
 N = 240
 SCHOOL, TOWN, OFFSET = 5, 6, 7

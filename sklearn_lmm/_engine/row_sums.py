@@ -43,20 +43,22 @@ def sum_rows(
     by_factor: list[Columns] = [[] for _ in design.factors]
     for block, block_units in zip(design.blocks, blocks, strict=True):
         by_factor[block.factor].append((block, block_units))
-    width = len(units.scale)
-    tt = np.zeros((width, width))
-    q = [sum(block.term.q for block, _ in terms) for terms in by_factor]
-    s = [np.zeros((f.n_levels, k, k)) for f, k in zip(design.factors, q, strict=True)]
-    b = [
-        np.zeros((f.n_levels, k, width)) for f, k in zip(design.factors, q, strict=True)
-    ]
+    tt = np.zeros((len(units.scale), len(units.scale)))
+    s: list[FloatArray] = []
+    b: list[FloatArray] = []
     for rows in _chunks(design):
         T = _rows_of_T(design, units, rows)
         weights = None if design.weights is None else design.weights[rows]
         tt += _dense(T.T @ _weighted(T, weights))
         for f, terms in enumerate(by_factor):
             z = _coefficient_columns(terms, rows)
-            _add_group_sums(design.factors[f], rows, z, weights, T, s[f], b[f])
+            s_f, b_f = _group_sums(design.factors[f], rows, z, weights, T)
+            if rows.start:
+                s[f] += s_f
+                b[f] += b_f
+            else:
+                s.append(s_f)
+                b.append(b_f)
     return RowSums(tt, tuple(s), tuple(b), _between_factors(design, by_factor))
 
 
@@ -90,12 +92,15 @@ def standardized_rows(
     first = int(design.intercept)
     X, y = design.X[rows], design.y[rows]
     T = np.empty((len(y), len(units.scale)))
-    T[:, :first] = 1.0
-    T[:, first:-1] = np.asarray(X)
-    T[:, -1] = y
-    if first:
-        T[:, 1:] -= units.center[1:]
-    T *= 1.0 / units.scale
+    center, factor = units.center, 1.0 / units.scale
+    # Columns of few rows at a time: subtracting from whole rows is many times
+    # slower, and writing whole columns of T misses the cache.
+    for start in range(0, len(y), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        T[part, :first] = 1.0
+        for j in range(first, T.shape[1] - 1):
+            T[part, j] = (X[part, j - first] - center[j]) * factor[j]
+        T[part, -1] = (y[part] - center[-1]) * factor[-1]
     return T if units.mix is None else T @ units.mix
 
 
@@ -137,31 +142,36 @@ def _coefficient_columns(terms: Columns, rows: slice) -> list[FloatArray | None]
     return columns
 
 
-def _add_group_sums(
+def _group_sums(
     factor: Factor,
     rows: slice,
     z: list[FloatArray | None],
     weights: FloatArray | None,
     T: FloatArray | sparse.csr_array,
-    s: FloatArray,
-    b: FloatArray,
-) -> None:
-    """Add a chunk's Z_g'W Z_g to s and Z_g'W T to b, for every level g.
+) -> tuple[FloatArray, FloatArray]:
+    """Return a chunk's Z_g'W Z_g (G, q, q) and Z_g'W T (G, q, p + 1) of all levels.
 
-    A product with the (levels x rows) matrix of z reads the rows once, in
+    A product with the (levels q x rows) matrix of z reads the rows once, in
     order, and is as fast as memory allows; `np.add.at` is many times slower.
     """
-    codes = factor.codes[rows]
+    codes, G, q = factor.codes[rows], factor.n_levels, len(z)
     m = len(codes)
-    indptr = np.arange(m + 1, dtype=codes.dtype)
-    for i, z_i in enumerate(z):
-        wz = _product(z_i, weights)
-        data = np.ones(m) if wz is None else wz
-        by_level = sparse.csc_array((data, codes, indptr), (len(s), m))
-        b[:, i] += _dense(by_level @ T)
+    dtype: type[np.integer[Any]] = np.int32 if max(G, m) * q < 2**31 else np.int64
+    values, index = np.empty((m, q)), np.empty((m, q), dtype)
+    wz = [_product(z_i, weights) for z_i in z]
+    for i, wz_i in enumerate(wz):
+        values[:, i] = 1.0 if wz_i is None else wz_i
+        index[:, i] = codes * q + i
+    indptr: IntArray = np.arange(0, m * q + 1, q, dtype=dtype)
+    entries = (values.ravel(), index.ravel(), indptr)
+    by_level = sparse.csc_array(entries, (G * q, m))
+    b = _dense(by_level @ T).reshape(G, q, -1)
+    s = np.empty((G, q, q))
+    for i in range(q):
         for j in range(i + 1):
-            s[:, i, j] += np.bincount(codes, _product(wz, z[j]), len(s))
+            s[:, i, j] = np.bincount(codes, _product(wz[i], z[j]), G)
             s[:, j, i] = s[:, i, j]
+    return s, b
 
 
 def _weighted(
