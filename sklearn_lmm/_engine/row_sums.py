@@ -47,7 +47,7 @@ def sum_rows(
     s: list[FloatArray] = []
     b: list[FloatArray] = []
     for rows in _chunks(design):
-        T = _rows_of_T(design, units, rows)
+        T = rows_of_T(design, units, rows)
         weights = None if design.weights is None else design.weights[rows]
         tt += _dense(T.T @ _weighted(T, weights))
         for f, terms in enumerate(by_factor):
@@ -104,7 +104,7 @@ def standardized_rows(
     return T if units.mix is None else T @ units.mix
 
 
-def _rows_of_T(
+def rows_of_T(
     design: Design, units: Standardization, rows: slice
 ) -> FloatArray | sparse.csr_array:
     if not sparse.issparse(design.X):

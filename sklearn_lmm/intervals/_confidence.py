@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from sklearn_lmm.intervals._bootstrap import bootstrap
 from sklearn_lmm.intervals._parameters import chosen_parameters
 from sklearn_lmm.intervals._profile import profile
 from sklearn_lmm.intervals._wald import wald_intervals
@@ -88,4 +89,7 @@ def confidence_intervals(
         )
     if method == "wald":
         return wald_intervals(est, chosen, coverage)
-    return profile(est, parameters, coverage=coverage).intervals()
+    if method == "profile":
+        return profile(est, parameters, coverage=coverage).intervals()
+    table = bootstrap(est, X, y, **options).intervals(coverage)
+    return table.loc[[parameter.name for parameter in chosen]]

@@ -1,0 +1,99 @@
+"""What replicates of a fitted model are drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from sklearn_lmm._engine.design import Design, Factor
+from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._engine.simulation import (
+    NormalDraws,
+    ResampledDraws,
+    coefficient_matrices,
+    reflated,
+    square_root,
+)
+from sklearn_lmm._types import FloatArray
+
+
+def seeds(random_state: Any, n: int) -> list[np.random.SeedSequence]:
+    """Return an independent seed for each replicate, whoever computes it."""
+    state = check_random_state(random_state)
+    entropy = state.randint(np.iinfo(np.int32).max, size=4).tolist()
+    return np.random.SeedSequence(entropy).spawn(n)
+
+
+def mean_of(design: Design, fit: LMMFit) -> FloatArray:
+    """Return X beta (n,) of rows, without offset."""
+    first = int(design.intercept)
+    mean = np.asarray(design.X @ fit.beta[first:])
+    return mean + fit.beta[0] if first else mean
+
+
+def error_scale(design: Design, fit: LMMFit) -> FloatArray:
+    """Return the standard deviation (n,) of every row's error."""
+    precisions = design.weights if fit.weights == "precision" else None
+    if precisions is None:
+        return np.full(len(design.y), fit.sigma)
+    return fit.sigma / np.sqrt(precisions)
+
+
+def normal_draws(design: Design, fit: LMMFit) -> NormalDraws:
+    """Return draws of y with new effects of every level."""
+    return NormalDraws(
+        mean=mean_of(design, fit),
+        Z=coefficient_matrices(design),
+        error_scale=error_scale(design, fit),
+        roots=[square_root(covariance) for covariance in fit.covariances],
+        n_levels=[factor.n_levels for factor in design.factors],
+    )
+
+
+def resampled_draws(design: Design, fit: LMMFit) -> ResampledDraws:
+    """Return draws of y from the fit's own residuals and predicted effects."""
+    mean, Z = mean_of(design, fit), coefficient_matrices(design)
+    residuals = design.y - mean
+    for Z_f, effects in zip(Z, fit.effects, strict=True):
+        residuals = residuals - Z_f @ effects.ravel()
+    scale = error_scale(design, fit)
+    errors = reflated((residuals / scale)[:, None], np.eye(1))[:, 0]
+    pairs = zip(fit.effects, fit.covariances, strict=True)
+    pools = [reflated(effects, covariance) for effects, covariance in pairs]
+    return ResampledDraws(mean, Z, scale, errors, pools)
+
+
+def one_row_each(design: Design, fit: LMMFit) -> Design:
+    """Return a design in which frequency weights are rows.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not a whole number.
+    """
+    if design.weights is None or fit.weights == "precision":
+        return design
+    copies = np.rint(design.weights).astype(int)
+    if not np.array_equal(copies, design.weights):
+        raise ValueError(
+            "Frequency weights say how many rows a row stands for; to draw rows from "
+            "the model they must be whole numbers. weights='precision' gives the "
+            "weights the meaning of a smaller residual variance."
+        )
+    rows = np.repeat(np.arange(len(copies)), copies)
+    factors = [Factor(f.codes[rows], f.levels) for f in design.factors]
+    blocks = [
+        replace(block, slopes=tuple(z[rows] for z in block.slopes))
+        for block in design.blocks
+    ]
+    return replace(
+        design,
+        X=design.X[rows],
+        y=design.y[rows],
+        factors=tuple(factors),
+        blocks=tuple(blocks),
+        weights=None,
+    )
