@@ -16,9 +16,11 @@ from problems import (
     crossed,
     make_design,
     problem,
+    take,
     tree,
     wide_columns,
 )
+from scipy import sparse
 from scipy.linalg import block_diag
 
 from sklearn_lmm._engine.cross_products import cross_products
@@ -423,3 +425,16 @@ def test_every_problem_converges(name):
     result = fitted(name)
     assert result.converged
     assert result.gradient_norm < 1e-2
+
+
+@pytest.mark.parametrize("value", [1.0, 3.3, 1e5 / 3])
+def test_a_constant_column_of_sparse_columns_is_dropped(value):
+    """It is not centred, so that sums of products know its spread to 1e-8 only."""
+    design = problem("slope")
+    for rows in range(60, 80):
+        some = take(design, np.arange(rows))
+        constant = np.full((rows, 1), value)
+        X = sparse.csr_array(np.hstack([some.X, constant]))
+        result = fit(replace(some, X=X), reml=True)
+        assert result.kept.tolist() == [True, True, True, False]
+        assert_allclose(result.criterion, fit(some, reml=True).criterion, atol=1e-7)

@@ -35,6 +35,9 @@ from sklearn_lmm._types import AnyArray, BoolArray, FloatArray, IntArray
 Units = tuple[Standardization, tuple[Standardization, ...]]
 """The units of T, and those of every term's columns."""
 
+ROUNDING = 1e-13
+"""Differences of mean squares below this part of them mean nothing."""
+
 FAR = 30.0
 """Units are changed where scales, or centers in deviations, differ by more."""
 
@@ -211,9 +214,14 @@ def _moments(statistics: CrossProducts) -> Standardization:
     mean = tt[0] / statistics.sum_weights
     mean[0] = 0.0
     center = old.center + old.scale * mean
+    # The difference of a constant that was not centred, of a sparse X, is rounding:
+    # it must not be scaled up.
+    constant = (old.center == 0.0) & (square - mean**2 < ROUNDING * square)
+    spread = np.where(constant, 0.0, square - mean**2)
     # The spread is measured in the user's units, where `deviation` can tell
     # a constant column from one that varies.
-    scale = deviation((square - mean**2) * old.scale**2, center)
+    scale = deviation(spread * old.scale**2, center)
+    scale = np.where(constant, np.maximum(scale, np.abs(center)), scale)
     scale[0] = 1.0
     return Standardization(center, scale)
 

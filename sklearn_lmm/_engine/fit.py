@@ -23,10 +23,13 @@ from sklearn_lmm._engine.result import (
     user_theta,
 )
 from sklearn_lmm._engine.row_sums import standardized_rows
-from sklearn_lmm._types import BoolArray
+from sklearn_lmm._types import BoolArray, FloatArray
 
 RANK = 1e-7
 """A column is dropped if its residual on earlier ones is below this part of it."""
+
+NOTHING = 1e-10
+"""A column with a mean square below this, standardised, is constant."""
 
 RANK_SUSPECT = 1e-5
 """The same, where only cross-products are known."""
@@ -50,7 +53,7 @@ def fit(
 ) -> LMMFit:
     """Fit a model to rows: their cross-products, then `fit_statistics`."""
     statistics = cross_products(design)
-    left = residual_norms(statistics.tt[:-1, :-1], RANK_SUSPECT)
+    left = _left_by_earlier(statistics)
     kept = left > RANK_SUSPECT
     if (left <= NEARLY_DEPENDENT).any() and not sparse.issparse(design.X):
         kept, units = _columns_by_rows(design, statistics.columns)
@@ -87,7 +90,7 @@ def fit_statistics(
     solver = "newton" if solver == "auto" else solver
     everything = everything.rescaled()
     if kept is None:
-        kept = residual_norms(everything.tt[:-1, :-1], RANK_SUSPECT) > RANK_SUSPECT
+        kept = _left_by_earlier(everything) > RANK_SUSPECT
     statistics = everything.select(kept)
     pooled = pool_levels(statistics) if len(statistics.s) == 1 else statistics
     criterion = make_criterion(pooled, reml, weights)
@@ -105,6 +108,18 @@ def fit_statistics(
         full = make_criterion(statistics, reml, weights)
         optimum = replace(optimum, point=full.at(optimum.point.theta))
     return result_of(optimum, everything, kept, unidentified, solver, weights)
+
+
+def _left_by_earlier(statistics: CrossProducts) -> FloatArray:
+    """Return how much of each column of X earlier ones leave (p,).
+
+    In these units a column that varies has a mean square near 1; much less is
+    what rounding leaves of a constant.
+    """
+    gram = statistics.tt[:-1, :-1].copy()
+    nothing = np.diag(gram) < NOTHING * statistics.sum_weights
+    gram[nothing, :] = gram[:, nothing] = 0.0
+    return residual_norms(gram, RANK_SUSPECT)
 
 
 def _columns_by_rows(

@@ -10,9 +10,6 @@ from scipy.linalg import lapack
 
 from sklearn_lmm._types import FloatArray
 
-NOTHING = 1e-12
-"""A column whose norm is below this part of the largest is 0 but for rounding."""
-
 COLUMNS_AT_ONCE = 64
 """Columns eliminated before the others are brought up to date."""
 
@@ -113,9 +110,9 @@ def residual_norms(gram: FloatArray, tol: float) -> FloatArray:
     Rounding in X'X limits what this can tell to about 1e-7.
     """
     p = len(gram)
-    # A column of rounding errors, as of a centred constant, may have any sign.
+    # The square of a column of rounding errors may have any sign.
     norms = np.sqrt(np.maximum(np.diag(gram), 0.0))
-    scale = np.where(norms > NOTHING * norms.max(initial=0.0), norms, 1.0)
+    scale = np.where(norms > 0, norms, 1.0)
     rest = gram / np.outer(scale, scale)
     left = np.zeros(p)
     for start in range(0, p, COLUMNS_AT_ONCE):
