@@ -36,7 +36,7 @@ from sklearn_lmm._engine.factor import (
     quadratic,
 )
 from sklearn_lmm._engine.linalg import consecutive, shrinkage, symmetrize
-from sklearn_lmm._engine.outer_sums import outer_sums, rows_by_level
+from sklearn_lmm._engine.outer_sums import ByLevel, outer_sums, rows_by_level
 from sklearn_lmm._engine.schur import (
     BlockLayout,
     factorize_blocks,
@@ -68,9 +68,8 @@ class CrossedStrategy:
         self.places = consecutive(sizes[f] for f in self.rest)
         N, self.C = self._stacked()
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
-        self.layout = _layout(N, self.C)
+        self.layout = _layout(self.N, self.Nt, self.C)
         _check_memory(self.layout.n_entries, statistics.s[self.first].shape[0])
-        self.N_by_level = rows_by_level(N, self.S.shape[1])
         self.outer = outer_sums(N, self.S.shape[1], self.layout)
         lower = sparse.tril(self.C).tocoo()
         self.C_entries = (self.layout.index(lower.row, lower.col), lower.data)
@@ -78,6 +77,10 @@ class CrossedStrategy:
 
     def factorize(self, L: PerFactor) -> CrossedFactored:
         return CrossedFactored(self, L)
+
+    @cached_property
+    def N_by_level(self) -> ByLevel:
+        return rows_by_level(sparse.csc_array(self.N), self.S.shape[1])
 
     def stack(self, b: PerFactor) -> FloatArray:
         """Return the rows of all factors but the first (q_R, k)."""
@@ -125,9 +128,13 @@ class CrossedStrategy:
         return N, C
 
 
-def _layout(N: sparse.csc_array, C: sparse.csr_array) -> BlockLayout:
+def _layout(
+    N: sparse.csr_array, Nt: sparse.csr_array, C: sparse.csr_array
+) -> BlockLayout:
     """Lay out one block for every set of rows connected through N or C."""
     q_R, columns = N.shape
+    if _is_connected(N, Nt):
+        return BlockLayout.of_components(np.zeros(q_R, dtype=np.int64))
     graph = sparse.block_array(
         [[C, N], [None, sparse.csr_array((columns, columns))]], format="csr"
     )
@@ -137,6 +144,21 @@ def _layout(N: sparse.csc_array, C: sparse.csr_array) -> BlockLayout:
     )
     labels = connected_components(pattern, directed=False)[1][:q_R]
     return BlockLayout.of_components(np.unique(labels, return_inverse=True)[1])
+
+
+def _is_connected(N: sparse.csr_array, Nt: sparse.csr_array) -> bool:
+    """Say whether N leads from its first row to all others in some steps.
+
+    Mostly so, and then far cheaper to see than to list components.  Entries that
+    are 0, or cancel, may only make the answer too cautious.
+    """
+    reached = np.zeros(N.shape[0])
+    reached[:1] = 1.0
+    before, found = 0, 1
+    while before < found < len(reached):
+        reached = np.maximum(reached, N @ (Nt @ reached != 0.0) != 0.0)
+        before, found = found, int(np.count_nonzero(reached))
+    return found == len(reached)
 
 
 def _check_memory(n_entries: int, eliminated: int) -> None:

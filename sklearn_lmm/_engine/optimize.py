@@ -19,6 +19,7 @@ from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.steps import (
     SOLVERS,
     Curvature,
+    Newton,
     Solver,
     try_at,
     without_small,
@@ -39,10 +40,13 @@ POLISHING_STEPS = 10
 POLISHED = 1e-14
 """Decrement below which theta is within 1e-7 standard errors of the optimum."""
 
+SURE = 1e-16
+"""Expected decrement below which derivatives are not computed once more."""
+
 ESCAPES = 10
 
 FEW_ROWS = 10_000
-"""Up to here it is cheap, and may be worth it, to look for a second minimum."""
+"""Up to here it is cheap to look for a second minimum, and at the last gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,8 @@ class Iteration:
 class Optimum:
     """Where the search ended.
 
-    gradient_norm, decrement : at the point
+    gradient_norm, decrement : at the point; what convergence so far lets expect,
+        where the last step was too sure to compute them once more
     perfect : whether it stopped because nothing is left to explain
     """
 
@@ -99,7 +104,7 @@ def minimize(
         if not converged or search.perfect:
             break
         point = search.settle(point)
-        escape = _escape(point) or _without_a_term(point)
+        escape = _escape(search.curved) or _without_a_term(point)
         if escape is None:
             break
         curvature.forget()
@@ -108,14 +113,19 @@ def minimize(
         point=point,
         converged=converged and not search.perfect,
         perfect=search.perfect,
-        gradient_norm=_gradient_norm(point),
-        decrement=np.nan if search.perfect else curvature.decrement(point),
+        gradient_norm=search.trace[-1].gradient_norm,
+        decrement=np.nan if search.perfect else search.measure(point),
         trace=tuple(search.trace),
     )
 
 
 class _Search:
-    """The moving state of one minimisation."""
+    """The moving state of one minimisation.
+
+    measured : the last point whose decrement is known, or as good as known
+    decrement, before : there, and at the one before it
+    curved : the last point whose derivatives are known
+    """
 
     def __init__(
         self,
@@ -130,17 +140,28 @@ class _Search:
         self.max_iter = solver.max_iter if max_iter is None else max_iter
         self.trace: list[Iteration] = []
         self.perfect = False
+        self.measured: Point | None = None
+        self.curved: Point
+        self.decrement = self.before = np.nan
         self._began = perf_counter()
 
-    def record(self, point: Point) -> Point:
+    def record(self, point: Point, norm: float | None = None) -> Point:
         """Append a line to the trace."""
+        norm = _gradient_norm(point) if norm is None else norm
         seconds = perf_counter() - self._began
-        norm = _gradient_norm(point)
         line = Iteration(point.theta, point.deviance, norm, seconds)
         self.trace.append(line)
         if self.report is not None:
             self.report(line)
         return point
+
+    def measure(self, point: Point) -> float:
+        """Return the decrement at a point."""
+        if point is not self.measured:
+            self.before = self.decrement
+            self.decrement = self.curvature.decrement(point)
+            self.measured = self.curved = point
+        return self.decrement
 
     def descend(self, point: Point) -> tuple[Point, bool]:
         """Step until the decrement is small; return where, and whether it is."""
@@ -149,15 +170,14 @@ class _Search:
             self.perfect = _is_perfect(point)
             if self.perfect:
                 return point, False
-            if nearly and self.curvature.decrement(point) < self.tol:
+            if nearly and self.measure(point) < self.tol:
                 return point, True
             if len(self.trace) > self.max_iter:
                 return point, False
             new = self.solver.step(point)
             if new is None:
                 # Rounding hides any further decrease: the gradient decides.
-                decrement = self.curvature.decrement(point)
-                return point, decrement < max(self.tol, _noise(point))
+                return point, self.measure(point) < max(self.tol, _noise(point))
             nearly = self.solver.nearly_done(point, new)
             point = self.record(new)
 
@@ -173,13 +193,38 @@ class _Search:
                 point = self.record(candidate)
                 self.curvature.forget()
         for _ in range(POLISHING_STEPS):
-            if self.curvature.decrement(point) < POLISHED:
+            if self.measure(point) < POLISHED:
                 break
             new = try_at(point, point.theta + self.curvature.step(point))
-            if new is None or not new.gradient_norm < point.gradient_norm:
+            if new is None:
+                break
+            if self._is_surely_last(point, new):
+                return self._end(point, new)
+            if not new.gradient_norm < point.gradient_norm:
                 break
             point = self.record(new)
         return point
+
+    def _is_surely_last(self, point: Point, new: Point) -> bool:
+        """Say whether derivatives at the new point would only cost time."""
+        many = point.criterion.statistics.n_rows > FEW_ROWS
+        no_higher = new.deviance <= point.deviance + _noise(point)
+        return many and no_higher and self._expected() < SURE
+
+    def _expected(self) -> float:
+        """Return the decrement to expect after a step of Newton.
+
+        Decrements fall faster with every step, so the last ratio is a bound.
+        """
+        newton = isinstance(self.solver, Newton)
+        return self.decrement**2 / self.before if newton else np.nan
+
+    def _end(self, point: Point, new: Point) -> Point:
+        """Record a new point with the derivatives that are to be expected there."""
+        expected = self._expected()
+        norm = point.gradient_norm * np.sqrt(expected / self.decrement)
+        self.measured, self.decrement = new, expected
+        return self.record(new, norm)
 
 
 def _is_perfect(point: Point) -> bool:

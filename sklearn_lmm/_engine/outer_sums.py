@@ -198,10 +198,10 @@ class PairSums(OuterSums):
         row = self.row[entries]
         from_row = (diagonal[row - rows.start] - row).astype(np.int32)
         index = np.repeat(from_row, counts)
-        index += self.by_level.rows[second]
+        index += self.by_level.rows.take(second)
         shape = (stored.stop - stored.start, len(counts))
         maps = [
-            sparse.csc_array((values[second], index, pointers), shape)
+            sparse.csc_array((values.take(second), index, pointers), shape)
             for values in self.by_level.values
         ]
         return _Run(stored, diagonal, entries, maps)

@@ -225,6 +225,8 @@ def _between_factors(
 
 def _positions(factor: Factor, q: int, i: int) -> IntArray:
     """Return every row's position of coefficient i in the level-major order."""
-    if q == 1:
-        return factor.codes
-    return factor.codes.astype(np.int64) * q + i
+    small = factor.n_levels * q < 2**31
+    positions: IntArray = factor.codes.astype(np.int32 if small else np.int64)
+    positions *= q
+    positions += i
+    return positions
