@@ -55,6 +55,12 @@ FINDINGS = {
         "residual 25.59, log-likelihood -871.81",
         "residual 25.59, log-likelihood -875.97",
     ],
+    "plot_split_plot": [
+        "recipe 2 42.0 0.2488 0.7809",
+        "the F statistic of recipes is 1.08 in place of 0.25",
+        "Ten degrees Fahrenheit more add 1.58 degrees",
+        "Replicates of the six highest batches: 1, 1, 1, 2, 2, 2",
+    ],
     "plot_which_question": [
         "R2 for 4049 students of 63 schools",
         "the mixed model is best, with 0.430",
