@@ -46,6 +46,8 @@ LAYERS = [
     "sklearn_lmm._engine.fit",
     "sklearn_lmm._engine.simulation",
     "sklearn_lmm._engine.refits",
+    "sklearn_lmm._engine.reduced",
+    "sklearn_lmm._engine.conditional",
     "sklearn_lmm._engine.prediction",
     "sklearn_lmm._engine.fitted_rows",
     "sklearn_lmm._engine.group_estimates",

@@ -1,0 +1,122 @@
+"""Tests of random effects, each left out in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_lmm._engine.reduced import refitted, select_coefficients
+from sklearn_lmm._roles import INTERCEPT, Term
+from sklearn_lmm.covariance import Diagonal, Unstructured
+from sklearn_lmm.inference._ratio import check_boundary, row
+
+FULL = "<none>"
+"""The row of the model with nothing left out."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A random effect that is left out.
+
+    label : of its row
+    kept : for every term, the coefficients that stay
+    one_variance : whether just one variance goes, with its covariances
+    """
+
+    label: str
+    kept: tuple[tuple[int, ...], ...]
+    one_variance: bool
+
+
+def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
+    """Test every random effect by leaving it out: likelihood-ratio tests.
+
+    A slope is left out of its term together with its correlations; a term with
+    nothing but an intercept, or with one common variance, as a whole. Models
+    are refitted from the cross-products of the fit, by the method of the fit.
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+    boundary : {"mixture", "ignore"}, default="mixture"
+        A variance of 0 lies at the end of its range. "mixture": where one
+        variance is left out with j covariances, chi-squared with j or j + 1
+        degrees of freedom, half and half. "ignore": chi-squared with df degrees
+        of freedom, as lmerTest has it, which is conservative.
+
+    Returns
+    -------
+    DataFrame
+        The first row is the model itself; every other one a model with an effect
+        left out. Columns: n_parameters, log_likelihood (restricted under REML),
+        aic, statistic, df, p_value.
+
+    Raises
+    ------
+    ValueError
+        If there is no random effect, or an option is unknown.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.inference import ranova
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
+    >>> ranova(model)[["log_likelihood", "statistic", "df"]].round(2)
+                                 log_likelihood  statistic  df
+    <none>                              -871.81        NaN   0
+    Days in (1 + Days | Subject)        -893.23      42.84   2
+    """
+    check_is_fitted(est)
+    check_boundary(boundary)
+    terms = est._layout.roles.terms
+    if not terms:
+        raise ValueError("ranova tests random effects, and the model has none.")
+    names = [grouping.name for grouping in est._layout.roles.groupings]
+    fit = est.fit_
+    rows = {FULL: row(fit)}
+    for k in range(len(terms)):
+        for reduction in _reductions(terms, k, names[terms[k].factor]):
+            statistics = select_coefficients(fit.statistics, reduction.kept)
+            mixture = reduction.one_variance and boundary == "mixture"
+            smaller = refitted(fit, statistics=statistics)
+            rows[reduction.label] = row(smaller, fit, mixture)
+    return pd.DataFrame(rows.values(), index=pd.Index(list(rows), dtype=object))
+
+
+def _reductions(terms: tuple[Term, ...], k: int, group: str) -> list[Reduction]:
+    """Return the ways to leave a part of term k out."""
+    term = terms[k]
+    everything = [tuple(range(len(t.coefficients))) for t in terms]
+    q = len(term.coefficients)
+    notation = _notation(term, group)
+
+    def without(gone: set[int], label: str, one_variance: bool) -> Reduction:
+        kept = list(everything)
+        kept[k] = tuple(i for i in everything[k] if i not in gone)
+        return Reduction(label, tuple(kept), one_variance)
+
+    one_by_one = isinstance(term.structure, Unstructured | Diagonal) and q > 1
+    if not one_by_one:
+        single = term.structure.n_parameters(q) == 1
+        return [without(set(range(q)), notation, single)]
+    # An intercept stays where slopes depend on where it is put.
+    independent = isinstance(term.structure, Diagonal)
+    return [
+        without({i}, f"{name} in {notation}", True)
+        for i, name in enumerate(term.coefficients)
+        if independent or name != INTERCEPT
+    ]
+
+
+def _notation(term: Term, group: str) -> str:
+    """Return the term in lme4's notation."""
+    names = ["1" if name == INTERCEPT else name for name in term.coefficients]
+    names = names if term.intercept else ["0", *names]
+    bar = "||" if isinstance(term.structure, Diagonal) and len(names) > 1 else "|"
+    return f"({' + '.join(names)} {bar} {group})"

@@ -1,0 +1,66 @@
+"""Likelihood-ratio statistics, on and off the boundary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm.inference._criteria import n_parameters
+
+BOUNDARY = ("mixture", "ignore")
+"""What may be done about a variance that the null hypothesis puts at 0."""
+
+
+def check_boundary(boundary: Any) -> None:
+    """Refuse what is no option.
+
+    Raises
+    ------
+    ValueError
+        Naming the options.
+    """
+    if boundary not in BOUNDARY:
+        raise ValueError(
+            f"boundary={boundary!r} is unknown: expected 'mixture' or 'ignore'."
+        )
+
+
+def tail(statistic: float, df: int, one_variance: bool) -> float:
+    """Return the p-value of a likelihood-ratio statistic.
+
+    With one variance among the parameters that are 0 under the null hypothesis
+    it is chi-squared with df - 1 or df degrees of freedom, half and half (Self
+    and Liang 1987, JASA 82: 605-610; Stram and Lee 1994, Biometrics 50:
+    1171-1177).
+    """
+    if df <= 0 or np.isnan(statistic):
+        return np.nan
+    whole = float(stats.chi2.sf(statistic, df))
+    if not one_variance:
+        return whole
+    # With 0 degrees of freedom all is at 0.
+    rest = float(stats.chi2.sf(statistic, df - 1)) if df > 1 else statistic <= 0.0
+    return 0.5 * (whole + rest)
+
+
+def row(
+    fit: LMMFit, full: LMMFit | None = None, mixture: bool = False
+) -> dict[str, Any]:
+    """Return a line of a table of models, compared with a larger one if given."""
+    k = n_parameters(fit)
+    statistic, df = np.nan, 0
+    if full is not None:
+        # Below 0 by rounding only, or where a search ended too early.
+        statistic = max(fit.criterion - full.criterion, 0.0)
+        df = n_parameters(full) - k
+    return {
+        "n_parameters": k,
+        "log_likelihood": -0.5 * fit.criterion,
+        "aic": fit.criterion + 2 * k,
+        "statistic": statistic,
+        "df": df,
+        "p_value": tail(statistic, df, mixture),
+    }
