@@ -66,6 +66,18 @@ class Expansion:
             if "categories" in state
         }
 
+    @property
+    def categories(self) -> dict[str, list[Any]]:
+        """Levels of the variables that are used as categories."""
+        found = {}
+        for expression, (_, state) in self.spec.encoder_state.items():
+            names = list(
+                _names(expression, "python" if "(" in expression else "lookup")
+            )
+            if "categories" in state and len(names) == 1:
+                found[names[0]] = list(state["categories"])
+        return found
+
     def values(self, data: pd.DataFrame) -> FloatArray:
         """Return the columns (n, k), without the intercept, for rows of X.
 

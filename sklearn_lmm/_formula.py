@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm._columns import Table
+from sklearn_lmm._covariates import Covariate, describe
 from sklearn_lmm._expansion import Expansion, FixedTerm, expand, names_in
 from sklearn_lmm._formula_notation import ParsedFormula, parse_formula
 from sklearn_lmm._formula_rows import (
@@ -39,8 +40,9 @@ class Formula:
     parsed : its parts as text
     fixed, bars, offsets, response : what they make of X; a bar for each random term
     covariates, labels : the columns of X that are read, and those that group rows
+    variables : what the rows of the fit say of the covariates
     na_action : "raise" or "drop"
-    n_dropped : rows that were left out for missing values
+    n_rows, n_dropped : rows that were read, and those left out for missing values
     """
 
     parsed: ParsedFormula
@@ -50,7 +52,9 @@ class Formula:
     response: Expansion | None
     covariates: tuple[str, ...]
     labels: tuple[str, ...]
+    variables: dict[str, Covariate]
     na_action: str
+    n_rows: int
     n_dropped: int
 
     @property
@@ -207,9 +211,9 @@ def check_alone(estimator: Any) -> None:
 
 
 def learn_formula(
-    text: str, na_action: str, X: Any, y: Any, groups: Any, sample_weight: Any
+    estimator: Any, X: Any, y: Any, groups: Any, sample_weight: Any
 ) -> tuple[Formula, FormulaRows, Table]:
-    """Learn a formula from the rows of a fit.
+    """Learn the formula of an estimator from the rows of a fit.
 
     Returns
     -------
@@ -224,6 +228,7 @@ def learn_formula(
     ValueError
         If the formula cannot be read, X lacks a column, or values are missing.
     """
+    text = estimator.formula
     parsed = parse_formula(text)
     texts = [parsed.fixed, *(bar.coefficients for bar in parsed.bars)]
     used = set().union(*map(names_in, [*texts, *map(_arithmetic, parsed.offsets)]))
@@ -232,7 +237,8 @@ def learn_formula(
     if groups is None:
         check_present(sorted(groupings), X, text)
     names = [name for name in column_names(X, text) if name in used | groupings]
-    rows = _rows(parsed, names, X, y, groups, sample_weight, na_action)
+    data = (X, y, groups, sample_weight, estimator.na_action)
+    rows = _rows(parsed, names, *data)
     covariates = plain_covariates(rows.X[[name for name in names if name in used]])
     response = None
     if parsed.response and y is None:
@@ -241,6 +247,7 @@ def learn_formula(
     fixed, *bars = [expand(part, covariates) for part in texts]
     offsets = [_single(part, covariates) for part in parsed.offsets]
     labels = tuple(name for name in names if name in groupings)
+    copies = rows.sample_weight if estimator.weights == "frequency" else None
     formula = Formula(
         parsed=parsed,
         fixed=fixed[0],
@@ -249,7 +256,9 @@ def learn_formula(
         response=response,
         covariates=tuple(covariates.columns),
         labels=labels,
-        na_action=na_action,
+        variables=describe(covariates, fixed[0].categories, copies),
+        na_action=estimator.na_action,
+        n_rows=len(covariates),
         n_dropped=rows.n_dropped,
     )
     rows = rows._replace(X=rows.X[list(dict.fromkeys([*covariates, *labels]))])

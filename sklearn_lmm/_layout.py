@@ -156,9 +156,7 @@ def learn(
     formula, made = None, None
     check_alone(estimator)
     if estimator.formula is not None:
-        formula, rows, made = learn_formula(
-            estimator.formula, estimator.na_action, X, y, groups, sample_weight
-        )
+        formula, rows, made = learn_formula(estimator, X, y, groups, sample_weight)
         X, y, groups, sample_weight = rows.data
     table = read_table(estimator, X, y, fitting=True, empty=formula is not None)
     response = read_response(y, len(table))

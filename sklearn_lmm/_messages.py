@@ -38,7 +38,7 @@ PERFECT = (
 
 def warn_about(layout: Layout, fit: LMMFit) -> None:
     """Issue every warning that a finished fit calls for."""
-    for category, text in _messages(layout.roles, fit):
+    for category, text in messages(layout.roles, fit):
         # Through the estimator's _finish, fit and its parameter check to the
         # caller's line.
         warnings.warn(text, category, stacklevel=5)
@@ -67,7 +67,8 @@ def no_groups(roles: Roles) -> str:
     )
 
 
-def _messages(roles: Roles, fit: LMMFit) -> Iterator[Message]:
+def messages(roles: Roles, fit: LMMFit) -> Iterator[Message]:
+    """Yield what is to be said of a finished fit, each under its class."""
     if roles.no_groups:
         yield MissingGroupsWarning, no_groups(roles)
     if not fit.kept.all():

@@ -27,6 +27,8 @@ from sklearn_lmm._results import (
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm._uncertainty import Uncertainty
 from sklearn_lmm.exceptions import MissingGroupsWarning
+from sklearn_lmm.summaries._summarize import summarize
+from sklearn_lmm.summaries._summary import Summary
 
 
 class PredictsMixin:
@@ -264,6 +266,76 @@ class PredictsMixin:
         check_is_fitted(self)
         rows = self._read(X, groups, True)
         return sparse_design(self._layout, rows)
+
+    def summary(
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+        df: str = "satterthwaite",
+    ) -> Summary:
+        """Return what the fit has found, to be printed or shown in a notebook.
+
+        The blocks are those of lme4's summary, with tests of the fixed effects,
+        and what to know of the fit in words.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight : array-like, default=None
+            The rows of the fit, which are not kept; only for the quantiles of the
+            scaled residuals. y may be left out if the formula has a left side.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, default=\
+"satterthwaite"
+            Degrees of freedom of the tests, as in `inference.coefficient_table`.
+
+        Returns
+        -------
+        Summary
+            Its attributes, such as `fixed` and `random`, are the tables.
+
+        Raises
+        ------
+        ValueError
+            If `df` does not suit the fit, or X has other rows than the fit.
+
+        Examples
+        --------
+        >>> from sklearn_lmm import lmer
+        >>> from sklearn_lmm.datasets import load_sleepstudy
+        >>> sleepstudy = load_sleepstudy(as_frame=True).frame
+        >>> model = lmer("Reaction ~ Days + (Days | Subject)", sleepstudy)
+        >>> print(model.summary(sleepstudy))
+        Linear mixed model fitted by REML
+        Formula: Reaction ~ Days + (Days | Subject)
+        Rows: 180; 18 levels of Subject
+        REML criterion: 1743.6
+        Optimiser: newton, 3 iterations
+        <BLANKLINE>
+        Scaled residuals:
+             Min      1Q Median     3Q    Max
+         -3.9536 -0.4634 0.0231 0.4634 5.1793
+        <BLANKLINE>
+        Random effects:
+         Groups   Name        Variance Std.Dev. Corr
+         Subject  (Intercept)   612.09   24.740
+                  Days           35.07    5.922 0.07
+         Residual               654.94   25.592
+        <BLANKLINE>
+        Fixed effects:
+                    Estimate Std. Error   df t value Pr(>|t|)
+        (Intercept)  251.405      6.825 17.0  36.838   <2e-16
+        Days          10.467      1.546 17.0   6.771 3.26e-06
+        <BLANKLINE>
+        Correlation of fixed effects:
+             (Intr)
+        Days  -0.14
+        <BLANKLINE>
+        Tests use Satterthwaite's degrees of freedom.
+        The optimiser converged, and the fit is not singular.
+        """
+        return summarize(self, X, y, groups, sample_weight, df)
 
     def _read(self, X: Any, groups: Any, random_effects: bool | Sequence[str]) -> Rows:
         strict = self.handle_unknown == "error"
