@@ -54,6 +54,7 @@ LAYERS = [
     "sklearn_lmm._engine.whitening",
     "sklearn_lmm._engine.downdating",
     "sklearn_lmm._engine.deletion",
+    "sklearn_lmm._engine.sandwich",
     "sklearn_lmm._engine",
     "sklearn_lmm.exceptions",
     "sklearn_lmm._notation",

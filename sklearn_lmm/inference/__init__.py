@@ -12,11 +12,13 @@ from sklearn_lmm.inference._marginal_means import (
 )
 from sklearn_lmm.inference._models import likelihood_ratio_test
 from sklearn_lmm.inference._random_terms import ranova
+from sklearn_lmm.inference._robust import cluster_robust_covariance, robust_table
 from sklearn_lmm.inference._single_terms import drop1
 
 __all__ = [
     "MarginalMeans",
     "anova",
+    "cluster_robust_covariance",
     "coefficient_table",
     "contrast",
     "drop1",
@@ -26,4 +28,5 @@ __all__ = [
     "marginal_trends",
     "pairwise",
     "ranova",
+    "robust_table",
 ]

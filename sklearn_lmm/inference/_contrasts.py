@@ -66,7 +66,7 @@ def contrast(
     0       2    17.0      0.077    0.926
     """
     part = fixed_part(est, df)
-    rows, single = read_contrasts(L, part.names, _dropped(est))
+    rows, single = read_contrasts(L, part.names, dropped_names(est))
     values = _right_side(rhs, len(rows))
     if single or not joint:
         return t_tests(part, rows, values, df)
@@ -177,7 +177,8 @@ def _refuse_unknown(given: Any, names: list[str], dropped: list[str]) -> None:
     )
 
 
-def _dropped(est: Any) -> list[str]:
+def dropped_names(est: Any) -> list[str]:
+    """Return the names of the fixed effects that X does not determine."""
     names = np.array(est._layout.roles.fixed_names, dtype=object)
     return [*map(str, names[~est.fit_.kept])]
 
