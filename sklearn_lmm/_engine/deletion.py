@@ -29,7 +29,7 @@ from scipy import sparse
 
 from sklearn_lmm._engine.downdating import Downdating, full_rank
 from sklearn_lmm._engine.fitted_rows import Clusters, FittedRows
-from sklearn_lmm._engine.linalg import symmetrize
+from sklearn_lmm._engine.linalg import consecutive, symmetrize
 from sklearn_lmm._engine.result import Weights, make_criterion
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -39,7 +39,7 @@ DETERMINED = 1e-9
 LARGE = 500
 """Rows of a cluster from which on its block of the hat matrix is not made."""
 
-MOST_ENTRIES = 1 << 22
+MOST_ENTRIES = 1 << 23
 """Entries of the arrays that are made for several clusters at a time."""
 
 
@@ -123,17 +123,11 @@ def _by_hat_matrices(rows: FittedRows, clusters: Clusters, result: Deletions) ->
     if len(small) < len(runs):
         _by_sums_of_the_rest(rows, runs, result)
     for batch in _batches(rows, small):
-        members = np.concatenate([run for _, run in batch])
-        effects = _posterior_columns(rows, members)
-        some = rows.whitened(members)
-        start = 0
+        posterior = _Posterior(rows, np.concatenate([run for _, run in batch]))
         for c, run in batch:
-            own = slice(start, start + len(run))
-            start = own.stop
-            Hat = some.D[own] @ some.D[own].T
-            for z, codes, u in zip(rows.z, rows.codes, effects, strict=True):
-                Hat += np.einsum("ni,nik->nk", z[run], u[codes[run], :, own])
-            _delete(result, c, Hat, some.D[own], some.conditional[own])
+            some = rows.whitened(run)
+            Hat = some.D @ some.D.T + posterior.between(run)
+            _delete(result, c, Hat, some.D, some.conditional)
 
 
 def _delete(
@@ -173,25 +167,62 @@ def _by_sums_of_the_rest(
 def _batches(
     rows: FittedRows, clusters: list[tuple[int, IntArray]]
 ) -> Iterator[list[tuple[int, IntArray]]]:
-    """Yield clusters with their rows, as many as the arrays of effects allow."""
-    width = sum(b.shape[0] * b.shape[1] for b in rows.statistics.b)
-    most = max(1, MOST_ENTRIES // max(1, width))
+    """Yield clusters with their rows, as many as `_Posterior` has memory for."""
+    width = sum(s.shape[0] * s.shape[1] for s in rows.statistics.s)
+    most = MOST_ENTRIES // max(1, width)
     batch: list[tuple[int, IntArray]] = []
-    count = 0
+    touched = [np.zeros(len(s), dtype=bool) for s in rows.statistics.s]
     for c, run in clusters:
-        if batch and count + len(run) > most:
-            yield batch
-            batch, count = [], 0
+        for seen, codes in zip(touched, rows.codes, strict=True):
+            seen[codes[run]] = True
+        columns = sum(
+            int(seen.sum()) * s.shape[1]
+            for seen, s in zip(touched, rows.statistics.s, strict=True)
+        )
         batch.append((c, run))
-        count += len(run)
+        if columns > most:
+            yield batch
+            batch = []
+            touched = [np.zeros_like(seen) for seen in touched]
     if batch:
         yield batch
 
 
-def _posterior_columns(rows: FittedRows, members: IntArray) -> tuple[FloatArray, ...]:
-    """Return C Z' (G, q, k) of every factor, a column for each of some rows."""
-    k = np.arange(len(members))
-    b = tuple(np.zeros((*s.shape[:2], len(k))) for s in rows.statistics.s)
-    for b_f, codes, z in zip(b, rows.codes, rows.z, strict=True):
-        b_f[codes[members], :, k] = z[members]
-    return rows.point.state.project(b)[1]
+class _Posterior:
+    """C = L M^-1 L' for the levels that some rows have: one column an effect."""
+
+    def __init__(self, rows: FittedRows, members: IntArray) -> None:
+        self.rows = rows
+        shapes = [s.shape[:2] for s in rows.statistics.s]
+        levels = [np.unique(codes[members]) for codes in rows.codes]
+        places = consecutive(
+            len(own) * q for own, (_, q) in zip(levels, shapes, strict=True)
+        )
+        K = places[-1].stop
+        self.column, b = [], []
+        for own, place, (G, q) in zip(levels, places, shapes, strict=True):
+            column = np.zeros((G, q), dtype=np.intp)
+            column[own] = np.arange(place.start, place.stop).reshape(-1, q)
+            unit = np.zeros((G, q, K))
+            unit[own[:, None], np.arange(q), column[own]] = 1.0
+            self.column.append(column)
+            b.append(unit)
+        self.C = rows.point.state.project(tuple(b))[1]
+
+    def between(self, run: IntArray) -> FloatArray:
+        """Return Z C Z' (n, n) of some of the rows."""
+        rows, n = self.rows, len(run)
+        columns = [
+            column[codes[run]]
+            for column, codes in zip(self.column, rows.codes, strict=True)
+        ]
+        used, local = np.unique(np.hstack(columns), return_inverse=True)
+        ZC = np.zeros((n, len(used)))
+        for C, codes, z in zip(self.C, rows.codes, rows.z, strict=True):
+            for i in range(z.shape[1]):
+                ZC += z[run, i, None] * C[codes[run, None], i, used]
+        wide = np.zeros((n, len(used)))
+        wide[np.arange(n)[:, None], local.reshape(n, -1)] = np.hstack(
+            [z[run] for z in rows.z]
+        )
+        return np.asarray(ZC @ wide.T)
