@@ -36,7 +36,13 @@ from sklearn_lmm._engine.factor import (
     changes_of,
     level_product,
 )
-from sklearn_lmm._engine.linalg import consecutive, inverse_lower, row_gram, symmetrize
+from sklearn_lmm._engine.linalg import (
+    consecutive,
+    inverse_lower,
+    row_gram,
+    symmetrize,
+    times_columns,
+)
 from sklearn_lmm._engine.start import moment_roots
 from sklearn_lmm._engine.traces import reml_traces, trace_products
 from sklearn_lmm._types import FloatArray
@@ -156,13 +162,15 @@ class Point:
     @cached_property
     def v(self) -> PerFactor:
         """Z'V^-1 (y - X beta) / sigma: (G, q) of every factor."""
-        weights = self.residual / np.sqrt(self.sigma2)
-        return tuple(zvt @ weights for zvt in self.ZVT)
+        weights = self.residual[:, None] / np.sqrt(self.sigma2)
+        return tuple(times_columns(zvt, weights)[:, :, 0] for zvt in self.ZVT)
 
     @cached_property
     def F(self) -> PerFactor:
         """Z'V^-1 X R_X^-1: (G, q, p) of every factor."""
-        return tuple(zvt[:, :, :-1] @ self.inverse_R_X for zvt in self.ZVT)
+        # With a row of zeros for y, so that the columns of X need no copy.
+        root = np.append(self.inverse_R_X, np.zeros((1, len(self.beta))), axis=0)
+        return tuple(times_columns(zvt, root) for zvt in self.ZVT)
 
     @cached_property
     def D(self) -> PerFactor:

@@ -403,6 +403,9 @@ class CrossedFactored:
                 np.tile(np.diag(m), G) for G, m in zip(counts, maps, strict=True)
             ]
             scale = np.concatenate(diagonals)
+            if np.ptp(scale) == 0.0:
+                self.flat *= scale[0] ** 2
+                return
             for rows, blocks in layout.blocks(self.flat):
                 blocks *= scale[rows][:, :, None]
                 blocks *= scale[rows][:, None, :]

@@ -73,7 +73,9 @@ class SingleFactored:
         m, q = len(A), len(self.Psi)
         v_, F_, Q = v[0], F[0], self.Q
         vv = v_[:, :, None] * v_[:, None, :]
-        FF = F_ @ F_.swapaxes(1, 2)
+        # Levels last, along which the processor multiplies many numbers at once.
+        last = np.ascontiguousarray(F_.transpose(1, 2, 0))
+        FF = np.einsum("ipg,jpg->ijg", last, last).transpose(2, 0, 1)
         Fv = np.tensordot(F_, v_, (0, 0))
         traces = sandwich(A, level_gram(Q * self.counts[:, None, None], Q))
         if reml:

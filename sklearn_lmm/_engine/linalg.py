@@ -80,6 +80,12 @@ def symmetrize(A: FloatArray) -> FloatArray:
     return 0.5 * (A + np.swapaxes(A, -1, -2))
 
 
+def times_columns(A: FloatArray, M: FloatArray) -> FloatArray:
+    """Return A_g M (G, q, l) for A (G, q, k) and M (k, l), as one product."""
+    G, q, k = A.shape
+    return np.asarray(A.reshape(G * q, k) @ M).reshape(G, q, M.shape[1])
+
+
 def row_gram(A: FloatArray) -> FloatArray:
     """Return sum_g A_g A_g' (q, q) of a stack A (G, q, k)."""
     G, q, k = A.shape

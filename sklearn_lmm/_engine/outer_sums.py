@@ -15,7 +15,6 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import blas
 
-from sklearn_lmm._engine.linalg import symmetrize
 from sklearn_lmm._engine.schur import BlockLayout
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -104,13 +103,11 @@ class _Run:
     """The pairs (a, b), a >= b, with a among some consecutive rows.
 
     stored : the entries of these rows among the lower triangles
-    diagonal : those on the diagonal, counted from the first of `stored`
     entries : the entries (a, g) of N in these rows
     maps : for j < q, (stored, entries): N_bg of the j-th column at ((a, b), (a, g))
     """
 
     stored: slice
-    diagonal: IntArray
     entries: slice
     maps: list[sparse.csc_array]
 
@@ -136,6 +133,7 @@ class PairSums(OuterSums):
         order = _by_row(self.by_level, layout.size)
         self.row, self.level = self.by_level.rows[order], level[order]
         self.values = self.by_level.values[:, order]
+        self.diagonal = layout.diagonal[layout.rows][self.row]
         self.first = self.by_level.pointers[self.level]
         # Entry (a, g) makes a pair with every entry of g up to itself.
         self.n_pairs = order - self.first + 1
@@ -150,17 +148,16 @@ class PairSums(OuterSums):
                 flat[run.stored] -= pairs @ NK_j[run.entries]
 
     def contract(self, flat: FloatArray) -> FloatArray:
-        TN = np.empty_like(self.values)
+        # Pairs count twice, as (a, b) and (b, a); those of a row and itself once.
+        TN = -0.5 * self.values * flat[self.diagonal]
         for run in self._runs():
-            doubled = 2.0 * flat[run.stored]
-            doubled[run.diagonal] *= 0.5
             for TN_j, pairs in zip(TN, run.maps, strict=True):
-                TN_j[run.entries] = pairs.T @ doubled
+                TN_j[run.entries] += pairs.T @ flat[run.stored]
         result = np.empty((self.G, self.q, self.q))
         for i, values in enumerate(self.values):
             for j, TN_j in enumerate(TN):
                 result[:, i, j] = np.bincount(self.level, values * TN_j, self.G)
-        return symmetrize(result)
+        return result + result.swapaxes(1, 2)
 
     def _runs(self) -> Iterable[_Run]:
         if not self.cached:
@@ -180,13 +177,12 @@ class PairSums(OuterSums):
             limit = work[start] + PAIRS_AT_ONCE
             stop = max(start + 1, int(np.searchsorted(work, limit, "right")) - 1)
             yield self._run(
-                slice(start, stop),
-                slice(entries[start], entries[stop]),
                 slice(stored[start], stored[stop]),
+                slice(entries[start], entries[stop]),
             )
             start = stop
 
-    def _run(self, rows: slice, entries: slice, stored: slice) -> _Run:
+    def _run(self, stored: slice, entries: slice) -> _Run:
         counts = self.n_pairs[entries].astype(np.int32)
         pointers = np.append(np.int32(0), np.cumsum(counts, dtype=np.int32))
         # Where the second entry of each pair is among the entries by level.
@@ -194,17 +190,15 @@ class PairSums(OuterSums):
         second = np.repeat(start, counts)
         second += np.arange(len(second), dtype=np.int32)
         # Entry (a, b) is stored as far from the diagonal entry of a as b is from a.
-        diagonal = self.layout.diagonal[self.layout.rows[rows]] - stored.start
-        row = self.row[entries]
-        from_row = (diagonal[row - rows.start] - row).astype(np.int32)
-        index = np.repeat(from_row, counts)
+        from_row = self.diagonal[entries] - stored.start - self.row[entries]
+        index = np.repeat(from_row.astype(np.int32), counts)
         index += self.by_level.rows.take(second)
         shape = (stored.stop - stored.start, len(counts))
         maps = [
             sparse.csc_array((values.take(second), index, pointers), shape)
             for values in self.by_level.values
         ]
-        return _Run(stored, diagonal, entries, maps)
+        return _Run(stored, entries, maps)
 
 
 @dataclass(frozen=True, eq=False)
