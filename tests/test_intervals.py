@@ -49,6 +49,15 @@ def test_wald_intervals_of_fixed_effects(name):
     assert (table["note"] == "").all()
 
 
+@pytest.mark.parametrize("name", [n for n in EXPECTED if "t" in EXPECTED[n]])
+def test_wald_intervals_with_satterthwaites_degrees_of_freedom(name):
+    options = {"parameters": "fixed", "df": "satterthwaite"}
+    table = confidence_intervals(fitted(name)[0], **options)
+    expected = np.array(EXPECTED[name]["t"]).T
+    width = np.ptp(expected, axis=1)[:, None]
+    assert (np.abs(table[["lower", "upper"]] - expected) < 1e-5 * width).all(axis=None)
+
+
 @pytest.mark.parametrize("name", WITH_COVARIANCE)
 def test_standard_errors_from_the_covariance_of_theta_and_sigma(name):
     """The delta method on lme4's scale, by differences."""

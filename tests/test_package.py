@@ -44,6 +44,7 @@ LAYERS = [
     "sklearn_lmm._engine.optimize",
     "sklearn_lmm._engine.result",
     "sklearn_lmm._engine.fit",
+    "sklearn_lmm._engine.description",
     "sklearn_lmm._engine.simulation",
     "sklearn_lmm._engine.refits",
     "sklearn_lmm._engine.reduced",

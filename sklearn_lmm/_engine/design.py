@@ -5,7 +5,7 @@ Only this module and `cross_products` ever see the n rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -90,6 +90,21 @@ class Design:
     factors: tuple[Factor, ...] = ()
     blocks: tuple[Block, ...] = ()
     weights: FloatArray | None = None
+
+    def take(self, rows: IntArray) -> Design:
+        """Return some of the rows, each as often as it is given; levels stay."""
+        blocks = [
+            replace(block, slopes=tuple(z[rows] for z in block.slopes))
+            for block in self.blocks
+        ]
+        return replace(
+            self,
+            X=self.X[rows],
+            y=self.y[rows],
+            factors=tuple(Factor(f.codes[rows], f.levels) for f in self.factors),
+            blocks=tuple(blocks),
+            weights=None if self.weights is None else self.weights[rows],
+        )
 
 
 @dataclass(frozen=True, eq=False)

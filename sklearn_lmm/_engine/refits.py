@@ -146,19 +146,7 @@ def resampled_rows(
         levels, new = np.unique(key, return_inverse=True)
         factors.append(Factor(new, np.arange(len(levels))))
         sources.append(levels % factor.n_levels)
-    blocks = [
-        replace(block, slopes=tuple(z[rows] for z in block.slopes))
-        for block in design.blocks
-    ]
-    weights = None if design.weights is None else design.weights[rows]
-    again = replace(
-        design,
-        X=design.X[rows],
-        y=design.y[rows],
-        factors=tuple(factors),
-        blocks=tuple(blocks),
-        weights=weights,
-    )
+    again = replace(design.take(rows), factors=tuple(factors))
     return again, sources
 
 

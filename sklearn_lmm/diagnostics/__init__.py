@@ -4,8 +4,29 @@ Functions that take `(est, X, y, *, groups=None, sample_weight=None)` need the r
 of the fit once more, in any order, and refuse others.
 """
 
+from sklearn_lmm.diagnostics._description import (
+    effective_df,
+    icc,
+    marginal_correlation,
+    marginal_covariance,
+    r_squared,
+    variance_explained,
+    variance_function,
+)
 from sklearn_lmm.diagnostics._influence import cooks_distance, influence
 from sklearn_lmm.diagnostics._leverage import leverage
 from sklearn_lmm.diagnostics._residuals import residuals
 
-__all__ = ["cooks_distance", "influence", "leverage", "residuals"]
+__all__ = [
+    "cooks_distance",
+    "effective_df",
+    "icc",
+    "influence",
+    "leverage",
+    "marginal_correlation",
+    "marginal_covariance",
+    "r_squared",
+    "residuals",
+    "variance_explained",
+    "variance_function",
+]

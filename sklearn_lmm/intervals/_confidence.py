@@ -19,6 +19,7 @@ from sklearn_lmm.intervals._wald import wald_intervals
     {
         "method": [StrOptions({"wald", "profile", "bootstrap"})],
         "coverage": [Interval(Real, 0, 1, closed="neither")],
+        "df": [StrOptions({"normal", "satterthwaite"})],
     },
     prefer_skip_nested_validation=True,
 )
@@ -30,6 +31,7 @@ def confidence_intervals(
     method: str = "wald",
     coverage: float = 0.95,
     parameters: str | Sequence[str] | None = None,
+    df: str = "normal",
     **options: Any,
 ) -> pd.DataFrame:
     """Return confidence intervals of fixed effects, sd, correlations and sigma.
@@ -41,7 +43,7 @@ def confidence_intervals(
     X, y : array-like, default=None
         The rows of the fit, for `method="bootstrap"` only.
     method : {"wald", "profile", "bootstrap"}, default="wald"
-        "wald": estimate and standard error, normal quantiles; on the log scale
+        "wald": estimate and standard error times a quantile; on the log scale
         for standard deviations, on Fisher's z for correlations. "profile":
         likelihood-ratio, right also where the likelihood is skewed or ends at a
         bound. "bootstrap": percentiles of refits to simulated data.
@@ -50,6 +52,9 @@ def confidence_intervals(
     parameters : str or list of str, default=None
         Names as in the index of the result; "fixed" or "variance" for all of a
         kind; None for all.
+    df : {"normal", "satterthwaite"}, default="normal"
+        For "wald": quantiles of fixed effects, normal ones as in lme4 or those of
+        Student's t, which are right with few groups too.
     **options
         Passed on to `bootstrap`, as are X and y.
 
@@ -88,7 +93,7 @@ def confidence_intervals(
             "method='bootstrap'."
         )
     if method == "wald":
-        return wald_intervals(est, chosen, coverage)
+        return wald_intervals(est, chosen, coverage, df)
     if method == "profile":
         return profile(est, parameters, coverage=coverage).intervals()
     table = bootstrap(est, X, y, **options).intervals(coverage)

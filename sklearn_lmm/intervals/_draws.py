@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_lmm._engine.design import Design, Factor
+from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.simulation import (
     NormalDraws,
@@ -84,16 +84,4 @@ def one_row_each(design: Design, fit: LMMFit) -> Design:
             "weights the meaning of a smaller residual variance."
         )
     rows = np.repeat(np.arange(len(copies)), copies)
-    factors = [Factor(f.codes[rows], f.levels) for f in design.factors]
-    blocks = [
-        replace(block, slopes=tuple(z[rows] for z in block.slopes))
-        for block in design.blocks
-    ]
-    return replace(
-        design,
-        X=design.X[rows],
-        y=design.y[rows],
-        factors=tuple(factors),
-        blocks=tuple(blocks),
-        weights=None,
-    )
+    return replace(design.take(rows), weights=None)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from sklearn_lmm._engine.satterthwaite import Satterthwaite
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.intervals._parameters import (
     PERFECT,
@@ -17,6 +18,8 @@ from sklearn_lmm.intervals._parameters import (
     estimates,
     reasons,
 )
+
+NO_DF = "the data tell nothing of a variance that its degrees of freedom depend on"
 
 
 def variance_parameters(est: Any) -> pd.DataFrame:
@@ -81,17 +84,24 @@ def variance_parameters(est: Any) -> pd.DataFrame:
 
 
 def wald_intervals(
-    est: Any, parameters: Sequence[Parameter], coverage: float
+    est: Any, parameters: Sequence[Parameter], coverage: float, df: str
 ) -> pd.DataFrame:
-    """Return normal intervals: on the log scale for sd, on Fisher's z for cor."""
+    """Return Wald intervals: on the log scale for sd, on Fisher's z for cor.
+
+    df : "normal" or "satterthwaite", for fixed effects
+    """
     quantile = float(stats.norm.ppf(0.5 + coverage / 2.0))
+    dfs = _satterthwaite(est) if df == "satterthwaite" else None
     found = estimates(est)
     why = reasons(est, found)
     everything = [p for p in all_parameters(est) if p.kind != "fixed"]
     rows = []
     for parameter in parameters:
         if parameter.kind == "fixed":
-            rows.append(_fixed_row(est, parameter, quantile))
+            t = quantile
+            if dfs is not None:
+                t = float(stats.t.ppf(0.5 + coverage / 2.0, dfs[parameter.position]))
+            rows.append(_fixed_row(est, parameter, t))
             continue
         k = everything.index(parameter)
         value, half = found.values[k], quantile * found.errors[k]
@@ -109,7 +119,18 @@ def _fixed_row(
         return value, np.nan, np.nan, PERFECT
     place = np.flatnonzero(fit.kept)[parameter.position]
     half = quantile * float(np.sqrt(fit.beta_covariance[place, place]))
-    return value, value - half, value + half, ""
+    return value, value - half, value + half, "" if np.isfinite(half) else NO_DF
+
+
+def _satterthwaite(est: Any) -> FloatArray | None:
+    """Return the degrees of freedom of every fixed effect."""
+    fit = est.fit_
+    if fit.perfect:
+        return None
+    point = fit.model().at(fit.theta_standardized)
+    units = point.criterion.statistics.columns.map()[:-1, :-1]
+    df = Satterthwaite(point)
+    return np.array([df.one(row) for row in units @ point.inverse_R_X])
 
 
 def _ends(kind: str, value: float, half: float) -> tuple[float, float]:

@@ -3,8 +3,9 @@
 Usage: python export_intervals.py REFERENCE.json
 
 Of every fit of lme4: Wald intervals of the fixed effects, profile intervals where
-they were computed, R2 and ICC by their formulas, the trace of the hat matrix, and
-the covariance of (theta, sigma) from the second derivatives of the criterion.
+they were computed, R2 and ICC by their formulas, the trace of the hat matrix,
+intervals with Satterthwaite's degrees of freedom and the covariance of
+(theta, sigma) from the second derivatives of the criterion (lmerTest).
 Numbers are copied digit by digit.
 """
 
@@ -31,6 +32,7 @@ def trimmed(fit: dict[str, Any]) -> dict[str, Any]:
     if "hat_sum" in fit:
         kept["hat_sum"] = fit["hat_sum"]
     if "satterthwaite" in fit:
+        kept["t"] = [fit["satterthwaite"][end] for end in ("lower95", "upper95")]
         kept["covariance_of_theta_and_sigma"] = fit["satterthwaite"]["vcov_varpar"]
     if "ci_profile95" in fit:
         table = fit["ci_profile95"]

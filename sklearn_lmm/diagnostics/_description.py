@@ -1,0 +1,417 @@
+"""What a fitted model says of the response: variance explained, correlations, df."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from sklearn_lmm._columns import listed, read_weights
+from sklearn_lmm._engine.description import (
+    effective_parameters,
+    fixed_variance,
+    term_variances,
+)
+from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.simulation import coefficient_matrices
+from sklearn_lmm._layout import Layout, learn_more
+from sklearn_lmm._results import row_index
+from sklearn_lmm._types import FloatArray, IntArray
+
+
+def variance_explained(est: Any, X: Any = None) -> pd.DataFrame:
+    """Split the variance of the response into its parts.
+
+    That of the fixed part is the sample variance of X beta over the rows of the
+    fit; that of a grouping factor the mean over these rows of z' Sigma z, which
+    counts slopes at the values that they are multiplied by.
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+    X : DataFrame or array-like, default=None
+        Rows to average over; those of the fit by default, for which the sums
+        that the fit kept are enough. They are weighted as the fit was.
+
+    Returns
+    -------
+    DataFrame
+        Rows "fixed", one for each random term, "residual"; columns variance and
+        proportion.
+
+    Raises
+    ------
+    ValueError
+        If neither the fixed part nor a random term has an intercept, and X is
+        not given: the sums do not tell the mean of X beta then.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.diagnostics import variance_explained
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
+    >>> variance_explained(model).round(3)
+              variance  proportion
+    fixed      908.953       0.279
+    Subject   1698.071       0.521
+    residual   654.941       0.201
+    """
+    check_is_fitted(est)
+    fixed, random = _parts(est) if X is None else _parts_of_rows(est, X)
+    names = ["fixed", *(term.name for term in est._layout.roles.terms), "residual"]
+    variances = np.array([fixed, *random, est.sigma_**2])
+    return pd.DataFrame(
+        {"variance": variances, "proportion": variances / variances.sum()}, names
+    )
+
+
+def _parts(est: Any) -> tuple[float, FloatArray]:
+    fixed = fixed_variance(est.fit_)
+    if fixed is None:
+        raise ValueError(
+            "Neither the fixed part nor a random term has an intercept, so that what "
+            "the fit kept does not tell the mean of its rows: give them as X."
+        )
+    return fixed, term_variances(est.fit_)
+
+
+def _parts_of_rows(est: Any, X: Any) -> tuple[float, FloatArray]:
+    rows = est._layout.read(est, X, None, False, False)
+    fixed = rows.X @ est.fit_.beta[int(est._layout.roles.intercept) :]
+    variances = []
+    for term, slopes in zip(est._layout.roles.terms, rows.slopes, strict=True):
+        ones = [np.ones(len(fixed))] * term.intercept
+        z = np.column_stack([*ones, *slopes])
+        covariance = est.fit_.covariances[term.factor][term.columns, term.columns]
+        variances.append(np.mean(np.sum((z @ covariance) * z, axis=1)))
+    return float(np.var(fixed, ddof=1)), np.array(variances)
+
+
+def r_squared(est: Any, X: Any = None) -> pd.Series[float]:
+    """Return the variance explained, without and with the random effects.
+
+    Nakagawa's R2 in Johnson's form, right for slopes and several terms. The
+    offset does not count as explained.
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+    X : DataFrame or array-like, default=None
+        Rows to average over, as in `variance_explained`.
+
+    Returns
+    -------
+    Series
+        marginal: the fixed part's share of the total variance; conditional:
+        that of the fixed part and the random effects together.
+
+    Raises
+    ------
+    ValueError
+        As in `variance_explained`.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.diagnostics import r_squared
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
+    >>> r_squared(model).round(4).to_dict()
+    {'marginal': 0.2787, 'conditional': 0.7992}
+    """
+    share = variance_explained(est, X)["proportion"].to_numpy()
+    return pd.Series({"marginal": share[0], "conditional": share[:-1].sum()}, name="r2")
+
+
+def icc(est: Any, X: Any = None) -> pd.Series[float]:
+    """Return the intraclass correlation: the share of variance between groups.
+
+    With slopes it is the mean of that share over the rows of the fit.
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+    X : DataFrame or array-like, default=None
+        Rows to average over, as in `variance_explained`.
+
+    Returns
+    -------
+    Series
+        adjusted: of the variance that the fixed part leaves; unadjusted: of all.
+
+    Raises
+    ------
+    ValueError
+        As in `variance_explained`.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.diagnostics import icc
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("Subject").fit(X, y)
+    >>> icc(model).round(4).to_dict()
+    {'adjusted': 0.5893, 'unadjusted': 0.4244}
+    """
+    variances = variance_explained(est, X)["variance"].to_numpy()
+    between = variances[1:-1].sum()
+    parts = {
+        "adjusted": between / (between + variances[-1]),
+        "unadjusted": between / variances.sum(),
+    }
+    return pd.Series(parts, name="icc")
+
+
+def effective_df(est: Any) -> float:
+    """Return the effective number of parameters that the fitted values use.
+
+    The trace of the hat matrix H in yhat = H y, random effects included: between
+    the number of fixed effects and that of fixed and random effects together.
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+
+    Returns
+    -------
+    float
+        The trace, with sigma and the covariances taken as known.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.diagnostics import effective_df
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("(1 + Days | Subject)", method="ml").fit(X, y)
+    >>> round(effective_df(model), 4)
+    28.6116
+    """
+    check_is_fitted(est)
+    return effective_parameters(est.fit_.model().at(est.fit_.theta_standardized))
+
+
+def variance_function(
+    est: Any,
+    variable: str,
+    values: Sequence[float],
+    *,
+    at: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Return the variance of the response as a function of a slope's variable.
+
+    A random slope makes the variance between groups a parabola in its variable:
+    z' Sigma z with z = (1, value).
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+    variable : str
+        The column, one that has a random slope.
+    values : array-like of shape (n_values,)
+        Where to evaluate.
+    at : dict of str to float, default=None
+        Values of the other columns with random slopes; 0 where not given.
+
+    Returns
+    -------
+    DataFrame of shape (n_values, n_factors + 2)
+        Index the values; columns the grouping factors, residual, total.
+
+    Raises
+    ------
+    ValueError
+        If a name is not that of a column with a random slope.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.diagnostics import variance_function
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
+    >>> variance_function(model, "Days", [0, 9]).round(0)
+          Subject  residual   total
+    Days
+    0       612.0     655.0  1267.0
+    9      3626.0     655.0  4281.0
+    """
+    check_is_fitted(est)
+    slopes = {
+        name
+        for term in est._layout.roles.terms
+        for name in term.coefficients[int(term.intercept) :]
+    }
+    given = dict(at or {})
+    for name in (variable, *given):
+        if name not in slopes:
+            raise ValueError(
+                f"{name!r} has no random slope in this model; those that have one are "
+                f"{listed(sorted(slopes)) or 'none'}."
+            )
+    points = np.asarray(values, dtype=float)
+    frame = pd.DataFrame(index=pd.Index(values, name=variable))
+    for name, covariance in est.covariances_.items():
+        z = np.zeros((len(points), len(covariance)))
+        for j, coefficient in enumerate(covariance.columns):
+            other = float(coefficient not in slopes)
+            z[:, j] = (
+                points if coefficient == variable else given.get(coefficient, other)
+            )
+        frame[name] = np.sum((z @ covariance.to_numpy()) * z, axis=1)
+    frame["residual"] = est.sigma_**2
+    frame["total"] = frame.sum(axis=1)
+    return frame
+
+
+def marginal_covariance(
+    est: Any,
+    X: Any,
+    groups: Any = None,
+    *,
+    group: Any = None,
+    sample_weight: Any = None,
+) -> sparse.csr_array | pd.DataFrame:
+    """Return Cov(y) = Z Sigma Z' + sigma^2 I of rows, known or new.
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+    X : DataFrame or array-like of shape (n_samples, n_features)
+        Covariates, with the columns of the fit.
+    groups : array-like, default=None
+        Labels, as in `fit`.
+    group : label or (str, label), default=None
+        Only the rows of one group, of the first grouping factor or of the one
+        that is named.
+    sample_weight : array-like of shape (n_samples,), default=None
+        With `weights="precision"`, what the residual variance is divided by.
+
+    Returns
+    -------
+    sparse array in CSR format of shape (n_samples, n_samples), or DataFrame
+        Rows without a group in common have 0. With `group` a frame, with the
+        index of X.
+
+    Raises
+    ------
+    ValueError
+        If X cannot be read as in `fit`, or has no rows of the group.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.diagnostics import marginal_covariance
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("(1 + Days | Subject)").fit(X, y)
+    >>> marginal_covariance(model, X[:3], group="308").round(0)
+            0       1       2
+    0  1267.0   622.0   631.0
+    1   622.0  1321.0   711.0
+    2   631.0   711.0  1446.0
+    """
+    check_is_fitted(est)
+    n = _num_samples(X)
+    layout, design = learn_more(est, est._layout, X, np.zeros(n), groups, None)
+    variances = np.full(n, est.sigma_**2)
+    weights = read_weights(sample_weight, np.zeros(n))
+    if weights is not None and est.weights == "precision":
+        variances = variances / weights
+    if group is None:
+        return _covariance(est, design, variances)
+    rows = _rows_of_group(layout, design, group)
+    V = _covariance(est, design.take(rows), variances[rows]).toarray()
+    index = row_index(X)
+    labels = pd.RangeIndex(n) if index is None else index
+    return pd.DataFrame(V, labels[rows], labels[rows])
+
+
+def _covariance(est: Any, design: Design, variances: FloatArray) -> sparse.csr_array:
+    V = sparse.csr_array(sparse.diags_array(variances))
+    for Z, covariance in zip(
+        coefficient_matrices(design), est.fit_.covariances, strict=True
+    ):
+        q = len(covariance)
+        G = sparse.kron(sparse.eye_array(Z.shape[1] // q), covariance, format="csr")
+        V = V + Z @ G @ Z.T
+    return sparse.csr_array(V)
+
+
+def _rows_of_group(layout: Layout, design: Design, group: Any) -> IntArray:
+    """Return positions of the rows of one group."""
+    names = [grouping.name for grouping in layout.roles.groupings]
+    if not names:
+        raise ValueError("This model has no grouping factor, and no group to look at.")
+    factor, label = 0, group
+    if isinstance(group, tuple) and len(group) == 2 and group[0] in names:
+        factor, label = names.index(group[0]), group[1]
+    levels = layout.factors[factor].labels.tolist()
+    if label not in levels:
+        raise ValueError(
+            f"{names[factor]!r} has no rows of {label!r} here; a group of another "
+            f"factor is written (factor, label), factor one of {listed(names)}."
+        )
+    return np.flatnonzero(design.factors[factor].codes == levels.index(label))
+
+
+def marginal_correlation(
+    est: Any,
+    X: Any,
+    groups: Any = None,
+    *,
+    group: Any = None,
+    sample_weight: Any = None,
+) -> sparse.csr_array | pd.DataFrame:
+    """Return the correlation matrix of the responses of rows.
+
+    Parameters
+    ----------
+    est : MixedEffectsRegressor
+        A fitted estimator.
+    X, groups, group, sample_weight
+        As in `marginal_covariance`.
+
+    Returns
+    -------
+    sparse array in CSR format of shape (n_samples, n_samples), or DataFrame
+        As `marginal_covariance` does.
+
+    Raises
+    ------
+    ValueError
+        As `marginal_covariance`.
+
+    Examples
+    --------
+    >>> from sklearn_lmm import MixedEffectsRegressor
+    >>> from sklearn_lmm.datasets import load_sleepstudy
+    >>> from sklearn_lmm.diagnostics import marginal_correlation
+    >>> X, y = load_sleepstudy(return_X_y=True)
+    >>> model = MixedEffectsRegressor("Subject").fit(X, y)
+    >>> marginal_correlation(model, X[:3], group="308").round(3)
+           0      1      2
+    0  1.000  0.589  0.589
+    1  0.589  1.000  0.589
+    2  0.589  0.589  1.000
+    """
+    V = marginal_covariance(est, X, groups, group=group, sample_weight=sample_weight)
+    if isinstance(V, pd.DataFrame):
+        scale = 1.0 / np.sqrt(np.diag(V))
+        return V * np.outer(scale, scale)
+    D = sparse.diags_array(1.0 / np.sqrt(V.diagonal()))
+    return sparse.csr_array(D @ V @ D)
