@@ -36,10 +36,9 @@ COVARIANCE = np.array([[1.0, 0.2], [0.2, 0.25]])
 FILE = "rows.parquet"
 
 
-def write(path: Path, n_rows: int, order: str) -> None:
+def write(path: Path, n_rows: int, n_groups: int, order: str) -> None:
     """Draw rows from a model with a random slope, a row group at a time."""
     rng = np.random.default_rng(0)
-    n_groups = max(2, n_rows // ROWS_PER_GROUP)
     # Keys as a database has them: large, and in no order that would help.
     keys = np.unique(rng.integers(0, 2**62, n_groups))
     rng.shuffle(keys)
@@ -106,11 +105,11 @@ def apart(task: str, path: Path, batch_size: int) -> dict[str, float]:
     return result
 
 
-def compare(n_rows: int, order: str, batch_size: int, runs: int) -> None:
+def compare(n_rows: int, n_groups: int, order: str, batch_size: int, runs: int) -> None:
     """Print a line with the faster of several runs of both tasks, in turns."""
     with TemporaryDirectory() as directory:
         path = Path(directory) / FILE
-        write(path, n_rows, order)
+        write(path, n_rows, n_groups, order)
         results: dict[str, list[dict[str, float]]] = {"read": [], "fit": []}
         for _ in range(runs):
             for task, all_runs in results.items():
@@ -134,21 +133,23 @@ def compare(n_rows: int, order: str, batch_size: int, runs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=float, nargs="+", default=[1e7])
+    parser.add_argument("--groups", type=float, help="default: a hundredth of the rows")
     parser.add_argument("--order", choices=["random", "sorted"], default="random")
-    parser.add_argument("--batch-size", type=int, default=1_000_000)
+    parser.add_argument("--batch-size", type=float, default=2e6)
     parser.add_argument("--runs", type=int, default=1, help="the fastest one counts")
     parser.add_argument("--task", choices=["read", "fit"], help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
-        print(json.dumps(measured(options.task, options.path, options.batch_size)))
+        print(json.dumps(measured(options.task, options.path, int(options.batch_size))))
         return
     print(
         "      rows keys         read        fit  ratio  of CPU       peak"
         "      pickle iterations error"
     )
     for n_rows in options.rows:
-        compare(int(n_rows), options.order, options.batch_size, options.runs)
+        n_groups = int(options.groups or n_rows / ROWS_PER_GROUP)
+        compare(int(n_rows), n_groups, options.order, options.batch_size, options.runs)
 
 
 if __name__ == "__main__":

@@ -309,6 +309,8 @@ def order_of(codes: IntArray, labels: AnyArray) -> IntArray:
 
 def is_sorted(labels: AnyArray) -> bool:
     """Say whether labels can be sorted, and are."""
+    if labels.dtype != object:
+        return bool((labels[:-1] <= labels[1:]).all())
     try:
         return all(a <= b for a, b in pairwise(labels.tolist()))
     except TypeError:

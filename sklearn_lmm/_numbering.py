@@ -27,7 +27,7 @@ from sklearn_lmm._roles import Roles
 from sklearn_lmm._types import AnyArray, IntArray
 
 LEVELS_A_ROW = 8
-"""Levels are listed whole if there are at most so many for every row."""
+"""Levels are gone through one by one if there are at most so many for every row."""
 
 KEY_BITS = 32
 """Bits of a number in the key of a pair."""
@@ -218,11 +218,14 @@ class Numbering:
 
 
 def _local(numbers: IntArray, factor: FactorNumbers) -> tuple[IntArray, IntArray]:
-    """Return codes of the numbers that rows have, and these numbers."""
-    if len(factor) <= LEVELS_A_ROW * len(numbers):
-        return compact(numbers, len(factor))
-    levels, codes = np.unique(numbers, return_inverse=True)
-    return codes, levels
+    """Return codes of the numbers that rows have, and the numbers they stand for."""
+    size = len(factor)
+    if size > LEVELS_A_ROW * len(numbers):
+        few, codes_of_few = np.unique(numbers, return_inverse=True)
+        return codes_of_few, few
+    codes, levels = compact(numbers, size)
+    # To add to all levels in turn is faster than to pick most of them.
+    return (codes, levels) if 2 * len(levels) < size else (numbers, np.arange(size))
 
 
 def _index(labels: AnyArray) -> pd.Index:

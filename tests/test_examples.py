@@ -13,6 +13,13 @@ from matplotlib.figure import Figure
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FINDINGS = {
+    "out_of_core": [
+        "120000 rows of 1818 shops came in 12 batches",
+        "are 3.03 (true: 3) and 0.97 a unit of temperature (true: 1)",
+        "No prediction is more than 1e-6 away",
+        "there are 182 more shops",
+        "From 6 partitions Dask has the same parameters",
+    ],
     "plot_encoder": [
         "13247 customers of 1000 shops, 1 to 292 in each",
         "The standard deviation between shops is estimated as 0.555 (true: 0.5)",
@@ -86,6 +93,6 @@ def test_findings_and_figures(name, monkeypatch, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     for finding in FINDINGS[name]:
         assert finding in printed
-    assert len(saved) >= 4
+    assert len(saved) >= 4 or not name.startswith("plot_")
     for file in saved:
         assert f"Figure saved: {file}" in printed

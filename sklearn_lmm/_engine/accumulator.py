@@ -157,7 +157,9 @@ class GrowingArray:
             room = np.zeros((2 * self._size, *self._room.shape[1:]))
             room[: len(self._room)] = self._room
             self._room = room
-        self._room[places] += values
+        # A slice, which is many times faster, where it says the same.
+        every = len(places) == self._size and bool((np.diff(places) == 1).all())
+        self._room[slice(self._size) if every else places] += values
 
 
 class GrowingMatrix:

@@ -43,6 +43,7 @@ def sum_rows(
     by_factor: list[Columns] = [[] for _ in design.factors]
     for block, block_units in zip(design.blocks, blocks, strict=True):
         by_factor[block.factor].append((block, block_units))
+    ones_first = design.intercept and units.mix is None
     tt = np.zeros((len(units.scale), len(units.scale)))
     s: list[FloatArray] = []
     b: list[FloatArray] = []
@@ -52,7 +53,7 @@ def sum_rows(
         tt += _dense(T.T @ _weighted(T, weights))
         for f, terms in enumerate(by_factor):
             z = _coefficient_columns(terms, rows)
-            s_f, b_f = _group_sums(design.factors[f], rows, z, weights, T)
+            s_f, b_f = _group_sums(design.factors[f], rows, z, weights, T, ones_first)
             if rows.start:
                 s[f] += s_f
                 b[f] += b_f
@@ -148,8 +149,11 @@ def _group_sums(
     z: list[FloatArray | None],
     weights: FloatArray | None,
     T: FloatArray | sparse.csr_array,
+    ones_first: bool,
 ) -> tuple[FloatArray, FloatArray]:
     """Return a chunk's Z_g'W Z_g (G, q, q) and Z_g'W T (G, q, p + 1) of all levels.
+
+    ones_first : whether the first column of T is ones, as that of z may be
 
     A product with the (levels q x rows) matrix of z reads the rows once, in
     order, and is as fast as memory allows; `np.add.at` is many times slower.
@@ -169,7 +173,10 @@ def _group_sums(
     s = np.empty((G, q, q))
     for i in range(q):
         for j in range(i + 1):
-            s[:, i, j] = np.bincount(codes, _product(wz[i], z[j]), G)
+            if z[j] is None and ones_first:
+                s[:, i, j] = b[:, i, 0]
+            else:
+                s[:, i, j] = np.bincount(codes, _product(wz[i], z[j]), G)
             s[:, j, i] = s[:, i, j]
     return s, b
 
