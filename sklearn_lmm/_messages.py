@@ -9,6 +9,7 @@ import numpy as np
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._engine.design import Standardization
+from sklearn_lmm._engine.monte_carlo import MonteCarlo
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout
 from sklearn_lmm._roles import Roles, Term
@@ -20,6 +21,7 @@ from sklearn_lmm.exceptions import (
     PerfectFitWarning,
     RankDeficiencyWarning,
     SingularFitWarning,
+    StochasticFitWarning,
 )
 
 Message = tuple[type[Warning], str]
@@ -36,9 +38,12 @@ PERFECT = (
 )
 
 
-def warn_about(layout: Layout, fit: LMMFit) -> None:
-    """Issue every warning that a finished fit calls for."""
-    for category, text in messages(layout.roles, fit):
+def warn_about(layout: Layout, fit: LMMFit, *, solver: str = "auto") -> None:
+    """Issue every warning that a finished fit calls for.
+
+    solver : the one that was asked for
+    """
+    for category, text in messages(layout.roles, fit, solver):
         # Through the estimator's _finish, fit and its parameter check to the
         # caller's line.
         warnings.warn(text, category, stacklevel=5)
@@ -67,8 +72,11 @@ def no_groups(roles: Roles) -> str:
     )
 
 
-def messages(roles: Roles, fit: LMMFit) -> Iterator[Message]:
-    """Yield what is to be said of a finished fit, each under its class."""
+def messages(roles: Roles, fit: LMMFit, solver: str = "auto") -> Iterator[Message]:
+    """Yield what is to be said of a finished fit, each under its class.
+
+    solver : the one that was asked for
+    """
     if roles.no_groups:
         yield MissingGroupsWarning, no_groups(roles)
     if not fit.kept.all():
@@ -79,6 +87,9 @@ def messages(roles: Roles, fit: LMMFit) -> Iterator[Message]:
         yield PerfectFitWarning, PERFECT
     elif not fit.converged:
         yield ConvergenceWarning, _not_converged(fit)
+    if fit.monte_carlo is not None:
+        if solver == "auto" or not fit.monte_carlo.small:
+            yield StochasticFitWarning, _stochastic(fit.monte_carlo)
     for block in sorted({block for block, _ in fit.collapsed}):
         if block not in fit.unidentified:
             yield SingularFitWarning, _collapsed(roles, fit, block)
@@ -115,6 +126,17 @@ def _not_converged(fit: LMMFit) -> str:
         f"{fit.decrement:.2g}). Raise max_iter, try another solver, or a simpler "
         "covariance (covariance='diagonal', fewer slopes); verbose=1 shows the way "
         "it took."
+    )
+
+
+def _stochastic(error: MonteCarlo) -> str:
+    return (
+        "The crossed factors were fitted by solver='stochastic' ('auto' takes it where "
+        "an exact fit would not fit into memory or take many minutes). With "
+        f"{error.probes} random vectors theta has a Monte-Carlo error of at most "
+        f"{error.relative:.2%} of its standard error, the log-likelihood one of "
+        f"{error.log_likelihood:.2g}: see fit_.monte_carlo. Ask for "
+        "solver='stochastic' by name to be told only of an error above 1 %."
     )
 
 

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_lmm._engine.fit import fit
@@ -58,8 +59,15 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         Whether the fixed part has an intercept.
     method : {"reml", "ml"}, default="reml"
         Restricted or ordinary maximum likelihood.
-    solver : {"auto", "newton", "lbfgs", "em"}, default="auto"
-        The optimiser. All reach the same optimum; "auto" is the fastest.
+    solver : {"auto", "newton", "lbfgs", "em", "stochastic"}, default="auto"
+        The optimiser. The first three after "auto" reach the same optimum.
+        "stochastic" is for crossed factors with so many levels that a matrix of
+        the smaller ones would not fit into memory: it solves by conjugate
+        gradients and estimates traces with random vectors, more of them until
+        theta is right to 1 % of its standard error. What error is left stands
+        in `fit_.monte_carlo`. Elsewhere it is the same as "newton". "auto" is
+        "newton", or "stochastic" with a `StochasticFitWarning` where newton
+        would need a quarter of the memory or many minutes.
     handle_unknown : {"population", "error"}, default="population"
         What predict does with rows of an unknown level or without a label:
         leave that factor's effect out, or raise a ValueError. "error" also
@@ -71,6 +79,9 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         Most iterations; None is 100 for newton, 1000 for lbfgs, 5000 for em.
     tol : float, default=1e-8
         Newton decrement, in units of the deviance, that counts as converged.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the random vectors of "stochastic"; an integer makes fits
+        reproducible.
     verbose : int, default=0
         1 prints a line each iteration.
 
@@ -133,11 +144,12 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         "na_action": [StrOptions({"raise", "drop"})],
         "fit_intercept": ["boolean"],
         "method": [StrOptions({"reml", "ml"})],
-        "solver": [StrOptions({"auto", "newton", "lbfgs", "em"})],
+        "solver": [StrOptions({"auto", "newton", "lbfgs", "em", "stochastic"})],
         "handle_unknown": [StrOptions({"population", "error"})],
         "weights": [StrOptions({"frequency", "precision"})],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
+        "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
@@ -156,6 +168,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         weights: Literal["frequency", "precision"] = "frequency",
         max_iter: int | None = None,
         tol: float = 1e-8,
+        random_state: Any = None,
         verbose: int = 0,
     ) -> None:
         self.random = random
@@ -170,6 +183,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         self.weights = weights
         self.max_iter = max_iter
         self.tol = tol
+        self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -214,14 +228,18 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
             "solver": self.solver,
             "max_iter": self.max_iter,
             "tol": self.tol,
+            "draw_seed": self._draw_seed,
             "verbose": self.verbose,
         }
+
+    def _draw_seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _finish(self, layout: Layout, result: LMMFit) -> Self:
         if layout.roles.no_groups and self.handle_unknown == "error":
             raise ValueError(no_groups(layout.roles))
         self._keep(layout, result)
-        warn_about(layout, result)
+        warn_about(layout, result, solver=self.solver)
         return self
 
     def _keep(self, layout: Layout, result: LMMFit) -> None:

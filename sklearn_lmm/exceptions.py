@@ -9,6 +9,7 @@ __all__ = [
     "PerfectFitWarning",
     "RankDeficiencyWarning",
     "SingularFitWarning",
+    "StochasticFitWarning",
 ]
 
 
@@ -25,6 +26,15 @@ class SingularFitWarning(UserWarning):
 
     A coefficient has no variance, or some are perfectly correlated.  The fit
     is an ordinary optimum on the boundary of the parameter space.
+    """
+
+
+class StochasticFitWarning(UserWarning):
+    """Crossed factors are too large for an exact fit, and were fitted otherwise.
+
+    `solver="auto"` has taken "stochastic": traces are estimated with random
+    vectors, and what they leave uncertain is in `fit_.monte_carlo`.  Or the
+    error of a stochastic fit is not as small as it should be.
     """
 
 

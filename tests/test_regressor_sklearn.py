@@ -27,7 +27,7 @@ from sklearn_lmm import MixedEffectsRegressor, RandomEffect
     "parameters",
     [
         {"method": "map"},
-        {"solver": "stochastic"},
+        {"solver": "simplex"},
         {"handle_unknown": "ignore"},
         {"weights": "sampling"},
         {"max_iter": 0},

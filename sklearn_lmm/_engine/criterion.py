@@ -21,6 +21,7 @@ t = tr(A_m Q A_l Q), with Z'PZ for Q under REML.  Average information puts
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -102,6 +103,12 @@ class Criterion:
             L[term.factor][place, place] = term.structure.factor(theta[part], term.q)
         return tuple(L)
 
+    def using(self, strategy: Strategy) -> Criterion:
+        """Return the same criterion by another strategy."""
+        other = copy.copy(self)
+        other.strategy = strategy
+        return other
+
     def at(self, theta: FloatArray) -> Point:
         """Return the criterion at theta; derivatives are computed when asked for."""
         return Point(self, np.array(theta, dtype=np.float64))
@@ -125,7 +132,6 @@ class Point:
     inverse_R_X : (p, p), upper triangular, with H^-1 = R_X^-1 R_X^-T
     logdet_H : log|H|
     r2 : weighted residual sum of squares plus |u|^2
-    deviance : the criterion
     """
 
     def __init__(self, criterion: Criterion, theta: FloatArray) -> None:
@@ -145,14 +151,15 @@ class Point:
         residual = np.append(-self.beta, 1.0)
         self.r2 = max(float(residual @ gram @ residual), ROUNDING * criterion.N)
         self.residual = residual
-        self.deviance = self._deviance()
 
     @property
     def sigma2(self) -> float:
         """The residual variance, in standardised units."""
         return self.r2 / self.criterion.N
 
-    def _deviance(self) -> float:
+    @cached_property
+    def deviance(self) -> float:
+        """The criterion."""
         N = self.criterion.N
         value = self.state.logdet + N * (1.0 + np.log(2.0 * np.pi * self.r2 / N))
         if self.criterion.reml:
@@ -205,9 +212,11 @@ class Point:
         """d2 deviance / d theta d theta', exact.
 
         By central differences of the gradient, right to about 1e-7, if the
-        strategy cannot tell the traces.
+        strategy cannot tell the traces; with estimated traces it is the average
+        information instead.
         """
-        if self.forms.traces is not None or not len(self.theta):
+        exact = self.forms.traces is not None or not self.criterion.strategy.exact
+        if exact or not len(self.theta):
             return self.hessian
         traces = self._traces()
         return self._differences() if traces is None else self._hessian(traces)

@@ -51,12 +51,11 @@ class Forms:
 
 
 class Factored(Protocol):
-    """V at one theta.
+    """V at one theta."""
 
-    logdet : log|V|
-    """
-
-    logdet: float
+    @property
+    def logdet(self) -> float:
+        """log|V|."""
 
     def project(self, b: PerFactor) -> tuple[PerFactor, PerFactor]:
         """Return Z'V^-1 T and Psi Z'V^-1 T from b = Z'T, any number of columns.
@@ -93,9 +92,11 @@ class Strategy(Protocol):
     """A way to work with V, prepared once for given cross-products.
 
     name : as shown to users
+    exact : whether traces and log-determinants are right to rounding
     """
 
     name: str
+    exact: bool
 
     def factorize(self, L: PerFactor) -> Factored:
         """Return V for the relative factors L_f (q_f, q_f)."""
@@ -169,6 +170,7 @@ class NoRandomEffects:
     """The strategy of a model without random terms: V = I."""
 
     name = "none"
+    exact = True
     logdet = 0.0
 
     def factorize(self, L: PerFactor) -> Factored:

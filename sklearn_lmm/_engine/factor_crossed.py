@@ -58,6 +58,7 @@ class CrossedStrategy:
     """Dense Schur complement of the largest factor, one block a component."""
 
     name = "crossed"
+    exact = True
 
     def __init__(self, statistics: CrossProducts) -> None:
         self.statistics = statistics
@@ -177,8 +178,8 @@ def _check_memory(n_entries: int, eliminated: int) -> None:
         raise MemoryError(
             "The grouping factors are crossed, and too large for an exact fit: beside "
             f"the {eliminated} levels of the largest factor, the others need "
-            f"{needed / 2**30:.0f} GiB, of which there are {there / 2**30:.0f}. Leave "
-            "out a term, or pool levels with few rows."
+            f"{needed / 2**30:.0f} GiB, of which there are {there / 2**30:.0f}. "
+            "solver='stochastic' (or 'auto') does without; or leave out a term."
         )
 
 

@@ -19,6 +19,7 @@ class DenseStrategy:
     """All of Z'Z in one dense matrix of size sum_f G_f q_f."""
 
     name = "dense"
+    exact = True
 
     def __init__(self, statistics: CrossProducts) -> None:
         self.shapes = [s.shape[:2] for s in statistics.s]

@@ -58,6 +58,7 @@ class NestedStrategy:
     """Elimination up the tree and substitution down, level by level."""
 
     name = "nested"
+    exact = True
 
     def __init__(self, statistics: CrossProducts, order: list[int]) -> None:
         self.statistics = statistics

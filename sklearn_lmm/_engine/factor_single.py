@@ -27,6 +27,7 @@ class SingleStrategy:
     """Batched q x q blocks."""
 
     name = "single"
+    exact = True
 
     def __init__(self, statistics: CrossProducts) -> None:
         (self.S,) = statistics.s

@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts, cross_products
 from sklearn_lmm._engine.design import Design, Standardization, Term
+from sklearn_lmm._engine.factor_krylov import WORKING, Sampling
 from sklearn_lmm._engine.factor_single import pool_levels
 from sklearn_lmm._engine.linalg import residual_norms
 from sklearn_lmm._engine.optimize import PERFECT, Iteration, Optimum, minimize
@@ -23,6 +24,7 @@ from sklearn_lmm._engine.result import (
     user_theta,
 )
 from sklearn_lmm._engine.row_sums import standardized_rows
+from sklearn_lmm._engine.stochastic import minimize_stochastic
 from sklearn_lmm._types import BoolArray, FloatArray
 
 RANK = 1e-7
@@ -40,6 +42,9 @@ NEARLY_DEPENDENT = 1e-3
 FLAT = 1e-9
 """Derivatives below this, per level, mean that the criterion does not depend."""
 
+FLAT_ESTIMATED = 5e-4
+"""The same, in units of tr sum_g [Q]_gg, where that is known in single precision."""
+
 
 def fit(
     design: Design,
@@ -49,6 +54,7 @@ def fit(
     solver: str = "auto",
     max_iter: int | None = None,
     tol: float = 1e-8,
+    draw_seed: Callable[[], int] = lambda: 0,
     verbose: int = 0,
 ) -> LMMFit:
     """Fit a model to rows: their cross-products, then `fit_statistics`."""
@@ -67,6 +73,7 @@ def fit(
         solver=solver,
         max_iter=max_iter,
         tol=tol,
+        draw_seed=draw_seed,
         verbose=verbose,
     )
 
@@ -80,30 +87,46 @@ def fit_statistics(
     solver: str = "auto",
     max_iter: int | None = None,
     tol: float = 1e-8,
+    draw_seed: Callable[[], int] = lambda: 0,
     verbose: int = 0,
 ) -> LMMFit:
     """Fit a model to cross-products.
 
     kept : (p,), the fixed-effect columns to use; None for all that leave more
         than `RANK_SUSPECT` of themselves, which is as far as cross-products see
+    solver : "newton", "lbfgs", "em"; "stochastic" to estimate traces where
+        factors are crossed, elsewhere the same as "newton"; "auto" for newton
+        where it is affordable, else stochastic
+    draw_seed : called for the seed of the random probes, if they are needed
     """
-    solver = "newton" if solver == "auto" else solver
     everything = everything.rescaled()
     if kept is None:
         kept = _left_by_earlier(everything) > RANK_SUSPECT
     statistics = everything.select(kept)
     pooled = pool_levels(statistics) if len(statistics.s) == 1 else statistics
-    criterion = make_criterion(pooled, reml, weights)
+    may_estimate = solver in ("auto", "stochastic")
+    criterion = make_criterion(
+        pooled,
+        reml,
+        weights,
+        (lambda: Sampling(draw_seed(), tolerance=WORKING)) if may_estimate else None,
+        if_needed=solver == "auto",
+    )
+    if may_estimate:
+        solver = "newton" if criterion.strategy.exact else "stochastic"
     if _explained_by_columns(criterion):
         return _perfect_fit(everything, kept, reml, weights, solver)
     start, unidentified = _start(criterion)
-    optimum = minimize(
-        start,
-        solver=solver,
-        max_iter=max_iter,
-        tol=tol,
-        report=_printer(pooled) if verbose else None,
-    )
+    report = _printer(pooled) if verbose else None
+    if solver == "stochastic":
+        held = np.zeros(len(start.theta), dtype=bool)
+        for k in unidentified:
+            held[criterion.parameters[k]] = True
+        optimum = minimize_stochastic(start, held, max_iter, tol, report)
+    else:
+        optimum = minimize(
+            start, solver=solver, max_iter=max_iter, tol=tol, report=report
+        )
     if pooled is not statistics:
         full = make_criterion(statistics, reml, weights)
         optimum = replace(optimum, point=full.at(optimum.point.theta))
@@ -165,17 +188,22 @@ def _start(criterion: Criterion) -> tuple[Point, tuple[int, ...]]:
     """
     point = criterion.at(criterion.start())
     theta = point.theta.copy()
-    statistics = criterion.statistics
     unidentified = []
     for k, (term, _, part) in enumerate(criterion.terms()):
-        G = len(statistics.levels[term.factor])
         slope = np.abs(point.gradient[part]).max()
         curvature = np.abs(point.hessian[part, part]).max()
-        flat = max(slope, curvature) < FLAT * G
+        flat = max(slope, curvature) < _nothing(point, term.factor)
         if flat or _like_residuals(criterion, term):
             unidentified.append(k)
             theta[part] = 0.0
     return criterion.at(theta) if unidentified else point, tuple(unidentified)
+
+
+def _nothing(point: Point, factor: int) -> float:
+    """Return the derivative by a factor's parameters that cannot be told from 0."""
+    if point.criterion.strategy.exact:
+        return FLAT * len(point.criterion.statistics.levels[factor])
+    return FLAT_ESTIMATED * float(np.trace(point.state.block_sums()[factor]))
 
 
 def _like_residuals(criterion: Criterion, term: Term) -> bool:
@@ -201,7 +229,8 @@ def _perfect_fit(
     solver: str,
 ) -> LMMFit:
     """Return the least-squares fit of a y that the fixed part explains exactly."""
-    criterion = make_criterion(everything.select(kept), False, weights)
+    estimated = (lambda: Sampling(0)) if solver == "stochastic" else None
+    criterion = make_criterion(everything.select(kept), False, weights, estimated)
     optimum = Optimum(
         criterion.at(np.zeros(criterion.n_parameters)),
         converged=True,
@@ -221,9 +250,11 @@ def _printer(statistics: CrossProducts) -> Callable[[Iteration], None]:
 
     def line(iteration: Iteration) -> None:
         theta = user_theta(statistics, iteration.theta)
+        noise = iteration.noise
         print(
             f"{iteration.criterion:20.8f} {iteration.gradient_norm:11.2e} "
             f"{iteration.seconds:8.3f}  {np.array2string(theta, precision=6)}"
+            + ("" if noise is None else f"  (Monte-Carlo error {noise:.2%} of s.e.)")
         )
 
     return line

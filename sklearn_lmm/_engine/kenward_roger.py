@@ -198,8 +198,9 @@ def _traces(point: Point, directions: list[Direction]) -> FloatArray:
     T = np.empty((m + 1, m + 1))
     products = trace_products(point.state, directions)
     if products is None:
-        raise NotImplementedError(
-            f"strategy {point.criterion.strategy.name!r} has no traces"
+        raise ValueError(
+            "Kenward and Roger's degrees of freedom need traces that the strategy "
+            f"{point.criterion.strategy.name!r} cannot tell: choose Satterthwaite's."
         )
     T[:m, :m] = products
     sums = point.state.block_sums()

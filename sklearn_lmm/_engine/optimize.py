@@ -51,12 +51,19 @@ FEW_ROWS = 10_000
 
 @dataclass(frozen=True, eq=False)
 class Iteration:
-    """One line of the trace; seconds since the start of the search."""
+    """One line of the trace.
+
+    criterion : NaN where it is too dear to be known on the way
+    seconds : since the start of the search
+    noise : the largest Monte-Carlo error of theta, in its standard errors, where
+        traces are estimated
+    """
 
     theta: FloatArray
     criterion: float
     gradient_norm: float
     seconds: float
+    noise: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,6 +10,14 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.factor_krylov import KrylovStrategy, Sampling
+from sklearn_lmm._engine.monte_carlo import (
+    MonteCarlo,
+    beta_noise,
+    logdet_noise,
+    relative_noise,
+    theta_noise,
+)
 from sklearn_lmm._engine.optimize import Iteration, Optimum
 from sklearn_lmm._engine.strategy import choose_strategy
 from sklearn_lmm._types import BoolArray, FloatArray
@@ -40,6 +49,7 @@ class LMMFit:
     collapsed : (block, direction (q,)) of every lost direction: the combination
         of the block's coefficients, as entered, that has no variance
     unidentified : blocks whose parameters the data cannot tell; theta is 0 there
+    monte_carlo : what random probes leave uncertain; None for an exact fit
     perfect : whether y is explained exactly, so that there is no residual variance
     search : one record an iteration, standardised units
     statistics : the cross-products that theta and beta were estimated from
@@ -67,6 +77,7 @@ class LMMFit:
     singular: bool
     collapsed: tuple[tuple[int, FloatArray], ...]
     unidentified: tuple[int, ...]
+    monte_carlo: MonteCarlo | None
     perfect: bool
     search: tuple[Iteration, ...]
     statistics: CrossProducts
@@ -98,12 +109,32 @@ class LMMFit:
     def model(self) -> Criterion:
         """Return the criterion that was minimised, to be evaluated anywhere."""
         selected = self.statistics.select(self.kept)
-        return make_criterion(selected, self.reml, self.weights)
+        return make_criterion(selected, self.reml, self.weights, self._sampling)
 
     def effects_model(self) -> Criterion:
         """Return the criterion of the rows that the effects are predicted from."""
         selected = self.effect_statistics.select(self.kept)
-        return make_criterion(selected, self.reml, self.weights)
+        return make_criterion(selected, self.reml, self.weights, self._sampling)
+
+    @property
+    def _sampling(self) -> Callable[[], Sampling] | None:
+        known = self.monte_carlo
+        return None if known is None else lambda: known.sampling
+
+    def require_exact(self, what: str) -> None:
+        """Refuse what needs more of the likelihood than a stochastic fit has.
+
+        Raises
+        ------
+        ValueError
+            If traces were estimated.
+        """
+        if self.monte_carlo is not None:
+            raise ValueError(
+                f"{what} cannot be had from a stochastic fit, which knows the "
+                "likelihood up to a Monte-Carlo error only. Fit again with "
+                "solver='newton', if memory allows."
+            )
 
     def conditional_covariances(self) -> tuple[FloatArray, ...]:
         """Return Cov(b_g | y, beta, theta) (G_f, q_f, q_f) of every factor.
@@ -122,12 +153,21 @@ class LMMFit:
 
 
 def make_criterion(
-    statistics: CrossProducts, reml: bool, weights: Weights
+    statistics: CrossProducts,
+    reml: bool,
+    weights: Weights,
+    sampling: Callable[[], Sampling] | None = None,
+    *,
+    if_needed: bool = False,
 ) -> Criterion:
-    """Return the criterion, with the strategy that suits the data."""
+    """Return the criterion, with the strategy that suits the data.
+
+    sampling, if_needed : whether and when traces are estimated, as for
+        `choose_strategy`
+    """
     return Criterion(
         statistics,
-        choose_strategy(statistics),
+        choose_strategy(statistics, sampling, if_needed=if_needed),
         reml=reml,
         frequency=weights == "frequency",
     )
@@ -168,6 +208,7 @@ def result_of(
             singular=bool(collapsed),
             collapsed=collapsed,
             unidentified=unidentified,
+            monte_carlo=_monte_carlo(optimum, kept),
             perfect=optimum.perfect,
             search=optimum.trace,
             statistics=everything,
@@ -253,6 +294,40 @@ def _collapsed(
         small = s <= ZERO * s[0]
         lost += [(k, directions[:, i]) for i in np.flatnonzero(small)]
     return tuple(lost)
+
+
+def _monte_carlo(optimum: Optimum, kept: BoolArray) -> MonteCarlo | None:
+    """Return what random probes leave uncertain, in the user's units."""
+    point = optimum.point
+    strategy, statistics = point.criterion.strategy, point.criterion.statistics
+    if not isinstance(strategy, KrylovStrategy):
+        return None
+    beta = np.zeros(len(kept))
+    if optimum.perfect:
+        zero = np.zeros(len(point.theta))
+        return MonteCarlo(zero, beta, 0.0, 0.0, strategy.sampling)
+    J = _user_theta_derivative(statistics, point.theta)
+    theta_covariance = J @ theta_noise(point) @ J.T
+    columns = statistics.columns
+    root = columns.scale[-1] * columns.map()[:-1, :-1] @ beta_noise(point)
+    beta[kept] = np.sqrt(np.sum(root**2, axis=1))
+    return MonteCarlo(
+        theta=np.sqrt(np.diag(theta_covariance).clip(0.0)),
+        beta=beta,
+        log_likelihood=0.5 * logdet_noise(point),
+        relative=relative_noise(point),
+        sampling=strategy.sampling,
+    )
+
+
+def _user_theta_derivative(statistics: CrossProducts, theta: FloatArray) -> FloatArray:
+    """Return d user_theta / d theta (m, m), by central differences."""
+    step = 1e-6 * np.maximum(1.0, np.abs(theta))
+    columns = [
+        user_theta(statistics, theta + e) - user_theta(statistics, theta - e)
+        for e in np.diag(step)
+    ]
+    return np.transpose(columns) / (2.0 * step)
 
 
 def frozen(result: LMMFit) -> LMMFit:

@@ -217,6 +217,7 @@ def profile(
 def _maximum_likelihood(est: Any) -> Point:
     """Return the point of maximum likelihood, of the rows that theta is from."""
     fit = est.fit_
+    fit.require_exact("A profile of the likelihood")
     if fit.reml:
         fit = fit_statistics(
             fit.statistics, fit.kept, reml=False, weights=fit.weights, tol=est.tol
