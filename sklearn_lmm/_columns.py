@@ -243,9 +243,7 @@ def read_table(
         or if the columns are not those of the fit.
     """
     min_rows = 2 if fitting else 1
-    # pyarrow's tables and record batches.
-    if type(X).__module__.partition(".")[0] == "pyarrow" and hasattr(X, "to_pandas"):
-        X = X.to_pandas()
+    X = without_arrow(X)
     data = X
     # 1-D and empty X come before the columns are counted and compared.
     if isinstance(X, pd.DataFrame) or (is_polars(X) and hasattr(X, "columns")):
@@ -268,6 +266,12 @@ def read_table(
     if names is not None:
         return Table(data, tuple(names), True)
     return Table(data, tuple(f"x{j}" for j in range(data.shape[1])), False)
+
+
+def without_arrow(X: Any) -> Any:
+    """Return pyarrow's tables and record batches as pandas frames, the rest as is."""
+    arrow = type(X).__module__.partition(".")[0] == "pyarrow"
+    return X.to_pandas() if arrow and hasattr(X, "to_pandas") else X
 
 
 def _check_frame(X: Any, min_rows: int, min_columns: int) -> None:

@@ -11,8 +11,9 @@ import ast
 import builtins
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -78,14 +79,22 @@ class Expansion:
                 found[names[0]] = list(state["categories"])
         return found
 
-    def values(self, data: pd.DataFrame) -> FloatArray:
+    def values(
+        self, data: pd.DataFrame, known: Mapping[str, FloatArray] | None = None
+    ) -> FloatArray:
         """Return the columns (n, k), without the intercept, for rows of X.
+
+        `known` are columns of another side of the formula, which are not
+        computed again.
 
         Raises
         ------
         ValueError
             If a category was not there at fit, or a value cannot be computed.
         """
+        if known is not None and {*self.columns} <= known.keys():
+            found = [known[name] for name in self.columns]
+            return np.column_stack(found) if found else np.empty((len(data), 0))
         data = data.copy(deep=False)
         levels = self.levels
         for name in {f for term in self.terms for f in term.factors} & {*data.columns}:
@@ -138,7 +147,8 @@ def import_formulaic() -> Any:
     return formulaic
 
 
-def formula_terms(text: str) -> list[Any]:
+@lru_cache(maxsize=256)
+def formula_terms(text: str) -> tuple[Any, ...]:
     """Return the terms of one side of a formula, as formulaic reads it.
 
     Raises
@@ -148,7 +158,7 @@ def formula_terms(text: str) -> list[Any]:
     """
     formulaic = import_formulaic()
     try:
-        terms = list(formulaic.Formula(text))
+        terms = tuple(formulaic.Formula(text))
         for factor in (factor for term in terms for factor in term.factors):
             list(_names(factor.expr, factor.eval_method.value))
         return terms

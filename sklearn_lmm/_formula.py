@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_lmm._columns import Table
+from sklearn_lmm._columns import Table, without_arrow
 from sklearn_lmm._covariates import Covariate, describe
 from sklearn_lmm._expansion import Expansion, FixedTerm, expand, names_in
 from sklearn_lmm._formula_notation import ParsedFormula, parse_formula
@@ -97,12 +97,13 @@ class Formula:
         ValueError
             If X is no frame, or lacks a column.
         """
-        text = self.parsed.text
+        text, X = self.parsed.text, without_arrow(X)
         names = list(dict.fromkeys([*self.covariates, *self.labels]))
         empty = (set(without) & set(self.labels)) - set(self.covariates)
         wanted = [name for name in names if name not in empty]
         check_present(wanted, X, text)
-        return take_columns(X, wanted).reindex(columns=names)
+        frame = take_columns(X, wanted)
+        return frame.reindex(columns=names) if empty else frame
 
     def table(self, data: pd.DataFrame) -> Table:
         """Return the table of rows, given the columns that `select` takes.
@@ -112,11 +113,15 @@ class Formula:
         ValueError
             If a value is missing or cannot be computed, or a category is new.
         """
-        refuse_missing(data[list(self.covariates)])
-        covariates = plain_covariates(data[list(self.covariates)])
-        values = [part.values(covariates) for part in (self.fixed, *self.bars)]
+        # The labels that are no covariates come last.
+        covariates = data.iloc[:, : len(self.covariates)]
+        refuse_missing(covariates)
+        covariates = plain_covariates(covariates)
+        fixed = self.fixed.values(covariates)
+        known = dict(zip(self.fixed.columns, fixed.T, strict=True))
+        bars = [part.values(covariates, known) for part in self.bars]
         offsets = [part.values(covariates) for part in self.offsets]
-        return self._table(data, values, offsets)
+        return self._table(data, [fixed, *bars], offsets)
 
     def _table(
         self,
@@ -154,7 +159,7 @@ class Formula:
             If X lacks a column, or as `complete_rows`.
         """
         names = [*self.covariates, *self.labels]
-        parts = (X, y, groups, sample_weight, self.na_action)
+        parts = (without_arrow(X), y, groups, sample_weight, self.na_action)
         rows = _rows(self.parsed, names, *parts)
         if y is None and self.parsed.response:
             data = plain_covariates(rows.X)
@@ -228,7 +233,7 @@ def learn_formula(
     ValueError
         If the formula cannot be read, X lacks a column, or values are missing.
     """
-    text = estimator.formula
+    text, X = estimator.formula, without_arrow(X)
     parsed = parse_formula(text)
     texts = [parsed.fixed, *(bar.coefficients for bar in parsed.bars)]
     used = set().union(*map(names_in, [*texts, *map(_arithmetic, parsed.offsets)]))

@@ -107,8 +107,15 @@ def plain_covariates(data: pd.DataFrame) -> pd.DataFrame:
         elif dtype.kind in "iufb":
             plain[str(name)] = column
         else:
-            plain[str(name)] = column.astype(object).infer_objects()
+            plain[str(name)] = _without_objects(column)
     return pd.DataFrame(plain, data.index)
+
+
+def _without_objects(column: pd.Series[Any]) -> Any:
+    inferred = column.infer_objects()
+    if pd.api.types.infer_dtype(inferred, skipna=True) == "string":
+        return pd.Categorical(inferred)
+    return inferred
 
 
 def complete_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,9 @@ from sklearn_lmm._results import (
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm._uncertainty import Uncertainty
 from sklearn_lmm.exceptions import MissingGroupsWarning
-from sklearn_lmm.summaries._summarize import summarize
-from sklearn_lmm.summaries._summary import Summary
+
+if TYPE_CHECKING:
+    from sklearn_lmm.summaries import Summary
 
 
 class PredictsMixin:
@@ -335,6 +336,9 @@ class PredictsMixin:
         Tests use Satterthwaite's degrees of freedom.
         The optimiser converged, and the fit is not singular.
         """
+        # Tests and intervals take a while to import, and few fits need them.
+        from sklearn_lmm.summaries._summarize import summarize
+
         return summarize(self, X, y, groups, sample_weight, df)
 
     def _read(self, X: Any, groups: Any, random_effects: bool | Sequence[str]) -> Rows:
