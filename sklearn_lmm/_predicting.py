@@ -333,6 +333,10 @@ class PredictsMixin:
              (Intr)
         Days  -0.14
         <BLANKLINE>
+        Variance explained:
+         R2 marginal R2 conditional   ICC
+               0.279          0.799 0.722
+        <BLANKLINE>
         Tests use Satterthwaite's degrees of freedom.
         The optimiser converged, and the fit is not singular.
         """

@@ -48,7 +48,9 @@ def test_the_blocks_of_lme4():
             *("fitted by REML", FORMULA, "criterion: 1743.6", "Scaled residuals:"),
             *("-3.9536 -0.4634", "Random effects:", "612.09", "Residual"),
             *("Fixed effects:", "251.405      6.825 17.0", "<2e-16", "3.26e-06"),
-            *("Correlation of fixed effects:", "-0.14", "Satterthwaite's", "converged"),
+            *("Correlation of fixed effects:", "-0.14", "Variance explained:"),
+            *("R2 marginal R2 conditional   ICC", "0.279          0.799 0.722"),
+            *("Satterthwaite's", "converged"),
         )
     ]
     assert places == sorted(places)
@@ -148,6 +150,8 @@ def test_without_random_or_fixed_effects():
     text = str(sleep("Reaction ~ Days").summary(SLEEP))
     assert text.startswith("Linear model fitted by REML")
     assert "178.0" in text
+    text = str(sleep("Reaction ~ 0 + Days + (0 + Days | Subject)").summary())
+    assert "Variance explained" not in text
     text = str(sleep("Reaction ~ 0 + (1 | Subject)").summary(SLEEP))
     assert "Fixed effects" not in text
     X = SLEEP[["Days", "Subject"]]

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._messages import messages
-from sklearn_lmm.diagnostics import residuals
+from sklearn_lmm.diagnostics import icc, r_squared, residuals
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.summaries._summary import Summary
 
@@ -51,6 +51,7 @@ def summarize(
         random=random_table(est),
         fixed=coefficient_table(est, df=df),
         correlation=_correlation(est),
+        explained=_explained(est),
         notes=_notes(est, df, X is not None),
     )
 
@@ -145,6 +146,22 @@ def _correlation(est: Any) -> pd.DataFrame | None:
     covariance = est.fit_.beta_covariance[np.ix_(kept, kept)]
     deviation = np.sqrt(np.diag(covariance))
     return pd.DataFrame(covariance / np.outer(deviation, deviation), names, names)
+
+
+def _explained(est: Any) -> pd.Series[Any]:
+    roles = est._layout.roles
+    # Without any intercept the sums that the fit has kept tell no means.
+    means = roles.intercept or any(term.intercept for term in roles.terms)
+    if est.fit_.perfect or not roles.terms or not means:
+        return pd.Series(dtype=float)
+    r2 = r_squared(est)
+    return pd.Series(
+        {
+            "R2 marginal": r2["marginal"],
+            "R2 conditional": r2["conditional"],
+            "ICC": icc(est)["adjusted"],
+        }
+    )
 
 
 def _notes(est: Any, df: str, with_rows: bool) -> list[str]:

@@ -43,6 +43,9 @@ class Summary:
         The table of `sklearn_lmm.inference.coefficient_table`.
     correlation : DataFrame or None
         Of the fixed effects, if there are 2 to 20 of them.
+    explained : Series
+        R2, marginal and conditional, and the adjusted ICC, as in
+        `sklearn_lmm.diagnostics`; empty without random effects.
     notes : list of str
         How degrees of freedom were found, and what to know of the fit.
 
@@ -66,6 +69,7 @@ class Summary:
     random: pd.DataFrame
     fixed: pd.DataFrame
     correlation: pd.DataFrame | None
+    explained: pd.Series[Any]
     notes: list[str]
 
     def to_frame(self) -> pd.DataFrame:
@@ -107,6 +111,8 @@ class Summary:
             tables.append(("Fixed effects", _fixed_cells(self.fixed)))
         if self.correlation is not None:
             tables.append(("Correlation of fixed effects", _lower(self.correlation)))
+        if len(self.explained):
+            tables.append(("Variance explained", _one_row(self.explained, 3)))
         return tables
 
 
