@@ -62,6 +62,12 @@ FINDINGS = {
         "residual 25.59, log-likelihood -871.81",
         "residual 25.59, log-likelihood -875.97",
     ],
+    "plot_formula_to_profile": [
+        "residual 10.467 1.546 178.0",
+        "-893.2325 1794.4651 42.8368 2",
+        "explain 28% of the variance, days and subjects 80%",
+        "Slope: 10.5 ms a day over all days, 11.4 from day 2 on",
+    ],
     "plot_split_plot": [
         "recipe 2 42.0 0.2488 0.7809",
         "the F statistic of recipes is 1.08 in place of 0.25",
