@@ -30,6 +30,7 @@ from sklearn_lmm._grouping import FactorLevels, learn_factor
 from sklearn_lmm._groups import read_groups
 from sklearn_lmm._labels import learn_levels
 from sklearn_lmm._numbering import Numbering
+from sklearn_lmm._residual_columns import residual_label_columns
 from sklearn_lmm._roles import Roles, assign_roles
 from sklearn_lmm._row_labels import NewLabels, fit_labels, rows_of
 from sklearn_lmm._types import FloatArray, IntArray
@@ -164,8 +165,16 @@ def learn(
     labels = read_groups(groups, len(table))
     parts = estimator if formula is None else SimpleNamespace(**formula.parts)
     table = made or table
+    # A formula says itself what is fixed.
+    structure = None if formula else estimator.residual
     roles = assign_roles(
-        parts.random, parts.fixed, parts.offset, parts.fit_intercept, table, labels
+        parts.random,
+        parts.fixed,
+        parts.offset,
+        parts.fit_intercept,
+        table,
+        labels,
+        residual_label_columns(structure, table, labels),
     )
     roles = replace(roles, formula=formula)
     columns = [fit_labels(source, table, labels) for source in roles.sources]

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, Rows
 from sklearn_lmm._messages import no_labels
+from sklearn_lmm._residual_fit import error_sizes
 from sklearn_lmm._results import (
     decomposed,
     predicted,
@@ -86,7 +87,9 @@ class PredictsMixin:
         rows = self._read(X, groups, random_effects)
         prediction = predicted(self._layout, self.fit_, rows)
         if return_std:
-            return prediction, Uncertainty(self._layout, self.fit_, rows).std()
+            sizes = error_sizes(self, X, groups)
+            std = Uncertainty(self._layout, self.fit_, rows, sizes).std()
+            return prediction, std
         return prediction
 
     @validate_params(
@@ -154,7 +157,8 @@ class PredictsMixin:
         check_is_fitted(self)
         rows = self._read(X, groups, random_effects)
         prediction = predicted(self._layout, self.fit_, rows)
-        uncertainty = Uncertainty(self._layout, self.fit_, rows)
+        sizes = error_sizes(self, X, groups) if kind == "observation" else None
+        uncertainty = Uncertainty(self._layout, self.fit_, rows, sizes)
         half = uncertainty.half_width(coverage, kind, theta_uncertainty)
         return np.column_stack([prediction - half, prediction + half])
 

@@ -9,18 +9,22 @@ from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sklearn_lmm._engine.error_fit import fit_with_errors
 from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._formula import has_response, needs_groups
 from sklearn_lmm._layout import Layout, learn
 from sklearn_lmm._messages import no_groups, warn_about
 from sklearn_lmm._predicting import PredictsMixin
+from sklearn_lmm._residual_columns import ErrorColumns
+from sklearn_lmm._residual_fit import read_errors, residual_parameters
 from sklearn_lmm._results import (
     column_coefficients,
     factor_frames,
     fixed_effects,
 )
 from sklearn_lmm._updating import UpdatesMixin
+from sklearn_lmm.residuals._base import ResidualStructure
 
 
 class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEstimator):
@@ -42,6 +46,10 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         grouping column nor the offset.
     offset : str or int, default=None
         A column of X whose coefficient is 1, in fit and predict.
+    residual : ResidualStructure, default=None
+        Errors that are correlated or not equal in size, from
+        `sklearn_lmm.residuals`, as in ``AR1("week") * PowerVariance("age")``.
+        None: independent errors of one variance.
     formula : str, default=None
         The whole model in lme4's notation, in place of the three parameters
         above: "score ~ Machine + offset(o) + (1 | Worker/Machine)". X is a
@@ -100,6 +108,8 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         Per grouping factor the covariance of its random effects.
     sigma_ : float
         Residual standard deviation.
+    residual_parameters_ : Series
+        Parameters of the residual structure, those that were given included.
     theta_ : ndarray
         Relative covariance parameters, term after term.
     log_likelihood_ : float
@@ -135,11 +145,13 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
     array([5.06, 3.42])
     """
 
+    _errors: ErrorColumns | None = None
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012
         # parse_random and the columns' own checks point at the place.
         "random": "no_validation",
         "fixed": "no_validation",
         "offset": "no_validation",
+        "residual": "no_validation",
         "formula": [str, None],
         "na_action": [StrOptions({"raise", "drop"})],
         "fit_intercept": ["boolean"],
@@ -159,6 +171,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         *,
         fixed: Any = None,
         offset: Any = None,
+        residual: ResidualStructure | None = None,
         formula: str | None = None,
         na_action: str = "raise",
         fit_intercept: bool = True,
@@ -174,6 +187,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         self.random = random
         self.fixed = fixed
         self.offset = offset
+        self.residual = residual
         self.formula = formula
         self.na_action = na_action
         self.fit_intercept = fit_intercept
@@ -218,7 +232,14 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
             If the data or a parameter cannot be used; the message has the cure.
         """
         layout, design = learn(self, X, y, groups, sample_weight)
-        return self._finish(layout, fit(design, **self._options()))
+        if self.residual is None:
+            self._errors = None
+            return self._finish(layout, fit(design, **self._options()))
+        data = (X, y, groups, sample_weight)
+        self._errors, errors = read_errors(self, layout, design, *data)
+        options = self._options()
+        del options["draw_seed"]
+        return self._finish(layout, fit_with_errors(design, errors, **options))
 
     def _options(self) -> dict[str, Any]:
         """Return what the engine wants to know of the parameters."""
@@ -251,6 +272,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         self.fixed_effects_ = fixed_effects(layout, result)
         self.effects_, self.covariances_ = factor_frames(layout, result)
         self.sigma_ = result.sigma
+        self.residual_parameters_ = residual_parameters(self._errors, result)
         self.theta_ = result.theta
         self.log_likelihood_ = -0.5 * result.criterion
         self.n_iter_ = max(1, result.n_iter)

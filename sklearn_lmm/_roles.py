@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,8 +147,12 @@ def assign_roles(
     intercept: bool,
     table: Table,
     groups: GroupColumns | None,
+    not_fixed: Collection[int] = (),
 ) -> Roles:
     """Resolve the parameters of an estimator against the names of the data.
+
+    not_fixed : further columns of X that are no fixed effects unless `fixed`
+        lists them
 
     Raises
     ------
@@ -165,7 +169,7 @@ def assign_roles(
     labels = {source.column for source in resolver.sources}
     return Roles(
         names=table.names,
-        fixed=_fixed(fixed, table, labels | {offset_column}),
+        fixed=_fixed(fixed, table, labels | {offset_column, *not_fixed}),
         intercept=intercept,
         offset=offset_column,
         sources=tuple(resolver.sources),

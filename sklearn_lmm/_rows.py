@@ -20,6 +20,7 @@ from sklearn_lmm._engine.design import Design, Factor
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.row_sums import RowSums, sum_rows
 from sklearn_lmm._layout import Layout, learn_more
+from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm._results import row_index
 from sklearn_lmm._types import BoolArray, FloatArray, IntArray
 
@@ -61,18 +62,29 @@ class FitRows:
 
 
 def rows_of_fit(
-    est: Any, X: Any, y: Any, groups: Any = None, sample_weight: Any = None
+    est: Any,
+    X: Any,
+    y: Any,
+    groups: Any = None,
+    sample_weight: Any = None,
+    *,
+    with_errors: bool = False,
 ) -> FitRows:
     """Read the rows of the fit again.
+
+    with_errors : whether the caller takes account of a residual structure
 
     Raises
     ------
     ValueError
         If these are other rows than those of the fit, or cannot be read; if the
-        effects are predicted from other rows than the rest (`adapt`).
+        effects are predicted from other rows than the rest (`adapt`); if there is
+        a residual structure that the caller knows nothing of.
     """
     check_is_fitted(est)
     fit = est.fit_
+    if not with_errors:
+        refuse_errors(est)
     if fit.effect_statistics is not fit.statistics:
         raise ValueError(
             "This estimator comes from adapt: its random effects and its fixed "
@@ -87,7 +99,7 @@ def rows_of_fit(
         positions = rows.positions
     layout, design = learn_more(est, est._layout, X, y, groups, sample_weight)
     design = replace(design, factors=_factors_of_fit(est._layout, layout, design))
-    _check_same(est._layout, fit.statistics, design)
+    _check_same(est._layout, fit.row_statistics, design)
     if len(design.y) < len(positions):
         weights = read_weights(sample_weight, np.empty(len(positions)))
         assert weights is not None

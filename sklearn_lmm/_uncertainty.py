@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse, stats
 
+from sklearn_lmm._engine.error_criterion import ErrorSizes
 from sklearn_lmm._engine.prediction import NewRows, PredictionError
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, Rows
@@ -20,11 +21,14 @@ class Uncertainty:
     For an observation every effect that is not predicted adds its variance.
     For a mean only unseen levels do: a factor that was left out on purpose is
     averaged over, not unknown.
+
+    sizes : of the rows' own errors, None if they are those of the fit
     """
 
     layout: Layout
     fit: LMMFit
     rows: Rows
+    sizes: ErrorSizes | None = None
 
     def std(self) -> FloatArray:
         """Return the standard deviation of a new observation (n,)."""
@@ -32,7 +36,7 @@ class Uncertainty:
             return np.zeros(self.rows.X.shape[0])
         error = PredictionError(self.fit)
         variance = error.variance(self._new_rows(), self._counts_unseen("observation"))
-        return np.sqrt(variance + self.fit.sigma**2)
+        return np.sqrt(variance + self._own())
 
     def half_width(
         self, coverage: float, kind: str, theta_uncertainty: bool
@@ -48,12 +52,19 @@ class Uncertainty:
         variance = error.variance(rows, counts)
         observation = kind == "observation"
         if observation:
-            variance = variance + self.fit.sigma**2
-        df = error.degrees_of_freedom(rows, counts, observation=observation)
+            variance = variance + self._own()
+        df = error.degrees_of_freedom(
+            rows, counts, observation=observation, sizes=self.sizes
+        )
         if theta_uncertainty:
             variance = variance + error.variance_by_theta(rows)
         quantile = stats.t.ppf(0.5 + coverage / 2.0, np.maximum(df, 1.0))
         return np.asarray(quantile * np.sqrt(variance))
+
+    def _own(self) -> FloatArray | float:
+        """Return the variance of the rows' own errors."""
+        sigma2 = self.fit.sigma**2
+        return sigma2 if self.sizes is None else sigma2 * self.sizes.estimated()
 
     def _counts_unseen(self, kind: str) -> BoolArray:
         wanted = [codes is not None for codes in self.rows.codes]

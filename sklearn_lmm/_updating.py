@@ -15,6 +15,7 @@ from sklearn_lmm._engine.prediction import predict_effects_from
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, learn, learn_more
 from sklearn_lmm._progress import progress
+from sklearn_lmm._residual_fit import refuse_residual
 from sklearn_lmm._totals import Totals, while_next_is_made
 
 
@@ -76,6 +77,7 @@ class UpdatesMixin:
         >>> print(f"{model.sigma_:.4f}")
         25.5918
         """
+        refuse_residual(self, "partial_fit")
         if not hasattr(self, "fit_"):
             return self.fit(X, y, groups=groups, sample_weight=sample_weight)
         layout, statistics = self._added(X, y, groups, sample_weight)
@@ -114,6 +116,7 @@ class UpdatesMixin:
         >>> print(f"{model.sigma_:.4f}")
         25.5918
         """
+        refuse_residual(self, "fit_batches")
         shown = iter(progress(batches, description="fit_batches"))
         first = next(shown, None)
         if first is None:
@@ -171,6 +174,7 @@ class UpdatesMixin:
         [-5.9, -1.2]
         """
         check_is_fitted(self)
+        refuse_residual(self, "adapt")
         layout, statistics = self._added(X, y, groups, sample_weight)
         adapted = copy.copy(self)
         adapted._keep(layout, predict_effects_from(self.fit_, statistics))

@@ -5,7 +5,9 @@ N = n (ML) or n - p (REML), in lme4's convention,
 
     -2 log L = log|V| + [REML] log|H| + N (1 + log(2 pi r2 / N)) - sum log w,
 
-the last term for precision weights only.  With v = Z'V^-1 (y - X beta),
+the last term for precision weights only.  (With sigma known,
+log|V| + [REML] log|H| + N log(2 pi sigma^2) + r2 / sigma^2, and sigma^2 in place
+of r2 / N below.)  With v = Z'V^-1 (y - X beta),
 F = Z'V^-1 X, Q = Z'V^-1 Z, and for every factor
 
     D = sum_g [Q]_gg - [REML] sum_g F_g H^-1 F_g' - (N / r2) sum_g v_g v_g',
@@ -45,7 +47,11 @@ from sklearn_lmm._engine.linalg import (
     times_columns,
 )
 from sklearn_lmm._engine.start import moment_roots
-from sklearn_lmm._engine.traces import reml_traces, trace_products
+from sklearn_lmm._engine.traces import (
+    fixed_part_changes,
+    reml_traces,
+    trace_products,
+)
 from sklearn_lmm._types import FloatArray
 
 ROUNDING = 1e-16
@@ -60,6 +66,7 @@ class Criterion:
 
     statistics : cross-products with linearly independent fixed-effect columns
     frequency : whether weights count rows (N is their sum) or scale precisions
+    sigma2 : the residual variance in standardised units, None if it is estimated
     """
 
     def __init__(
@@ -69,8 +76,10 @@ class Criterion:
         *,
         reml: bool,
         frequency: bool = True,
+        sigma2: float | None = None,
     ) -> None:
         self.statistics, self.strategy, self.reml = statistics, strategy, reml
+        self.sigma2 = sigma2
         self.n_obs = statistics.sum_weights if frequency else float(statistics.n_rows)
         self.N = self.n_obs - statistics.p * reml
         to_units = np.diag(statistics.columns.map())
@@ -155,13 +164,15 @@ class Point:
     @property
     def sigma2(self) -> float:
         """The residual variance, in standardised units."""
-        return self.r2 / self.criterion.N
+        known = self.criterion.sigma2
+        return self.r2 / self.criterion.N if known is None else known
 
     @cached_property
     def deviance(self) -> float:
         """The criterion."""
-        N = self.criterion.N
-        value = self.state.logdet + N * (1.0 + np.log(2.0 * np.pi * self.r2 / N))
+        N, sigma2 = self.criterion.N, self.sigma2
+        value = self.state.logdet + self.r2 / sigma2
+        value += N * np.log(2.0 * np.pi * sigma2)
         if self.criterion.reml:
             value += self.logdet_H
         return float(value + self.criterion.units)
@@ -191,7 +202,7 @@ class Point:
     @cached_property
     def gradient(self) -> FloatArray:
         """d deviance / d theta."""
-        gradient = np.empty(len(self.theta))
+        gradient = np.empty(self.criterion.n_parameters)
         for term, place, part in self.criterion.terms():
             D, L = self.D[term.factor], self.L[term.factor]
             dL = term.structure.derivative(self.theta[part], term.q)
@@ -206,6 +217,14 @@ class Point:
     def hessian(self) -> FloatArray:
         """d2 deviance / d theta d theta', or average information for its h."""
         return self._hessian(self.forms.traces)
+
+    @property
+    def profiled(self) -> FloatArray:
+        """What estimating sigma takes from the Hessian: v'A v (v'A v)' / N."""
+        vAv = self.forms.vAv
+        if self.criterion.sigma2 is not None:
+            return np.zeros((len(vAv), len(vAv)))
+        return np.outer(vAv, vAv) / self.criterion.N
 
     @cached_property
     def observed_hessian(self) -> FloatArray:
@@ -226,7 +245,7 @@ class Point:
         forms = self.forms
         vAPAv = forms.vAQAv - forms.FAv @ forms.FAv.T
         t = vAPAv if traces is None else traces
-        h = 2.0 * vAPAv - np.outer(forms.vAv, forms.vAv) / self.criterion.N - t
+        h = 2.0 * vAPAv - self.profiled - t
         return h + self._structure_curvature()
 
     def _traces(self) -> FloatArray | None:
@@ -256,6 +275,19 @@ class Point:
         """A_m v (G, q, m) of every factor, zero but for the factor of A_m."""
         return changes_of(self.v, self.directions())
 
+    @property
+    def changes_of_effects(self) -> PerFactor:
+        """(I - C Z'Z) A_m v (G, q, m): db / dtheta_m / sigma, beta kept."""
+        Av = self.changes_of_v
+        _, CZtZAv = self.state.project(self.criterion.statistics.ztz(Av))
+        return tuple(a - c for a, c in zip(Av, CZtZAv, strict=True))
+
+    @property
+    def changes_of_H(self) -> FloatArray:
+        """F'A_m F (m, p, p): with X whitened, -dH, and what H^-1 changes by."""
+        p = len(self.beta)
+        return fixed_part_changes(self.F, self.directions()).reshape(-1, p, p)
+
     def directions(self) -> list[Direction]:
         """Return A_m = dL_m L' + L dL_m' for every parameter."""
         directions = []
@@ -269,7 +301,8 @@ class Point:
 
     def _structure_curvature(self) -> FloatArray:
         """Return 2 <D, dL_m dL_l'> + 2 <D L, d2L_ml> within every term."""
-        curvature = np.zeros((len(self.theta), len(self.theta)))
+        k = self.criterion.n_parameters
+        curvature = np.zeros((k, k))
         for term, place, part in self.criterion.terms():
             D, L = self.D[term.factor], self.L[term.factor]
             theta = self.theta[part]

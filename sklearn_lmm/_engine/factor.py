@@ -191,4 +191,5 @@ class NoRandomEffects:
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
     ) -> Forms:
-        return Forms(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), None)
+        none = np.zeros((0, 0))
+        return Forms(np.zeros(0), none, none, none)

@@ -58,13 +58,7 @@ def fit(
     verbose: int = 0,
 ) -> LMMFit:
     """Fit a model to rows: their cross-products, then `fit_statistics`."""
-    statistics = cross_products(design)
-    left = _left_by_earlier(statistics)
-    kept = left > RANK_SUSPECT
-    if (left <= NEARLY_DEPENDENT).any() and not sparse.issparse(design.X):
-        kept, units = _columns_by_rows(design, statistics.columns)
-        if units is not None:
-            statistics = cross_products(design, units)
+    statistics, kept = reduced(design)
     return fit_statistics(
         statistics,
         kept,
@@ -76,6 +70,18 @@ def fit(
         draw_seed=draw_seed,
         verbose=verbose,
     )
+
+
+def reduced(design: Design) -> tuple[CrossProducts, BoolArray]:
+    """Return the cross-products, and which fixed-effect columns to keep."""
+    statistics = cross_products(design)
+    left = _left_by_earlier(statistics)
+    kept = left > RANK_SUSPECT
+    if (left <= NEARLY_DEPENDENT).any() and not sparse.issparse(design.X):
+        kept, units = _columns_by_rows(design, statistics.columns)
+        if units is not None:
+            statistics = cross_products(design, units)
+    return statistics, kept
 
 
 def fit_statistics(
@@ -114,10 +120,10 @@ def fit_statistics(
     )
     if may_estimate:
         solver = "newton" if criterion.strategy.exact else "stochastic"
-    if _explained_by_columns(criterion):
+    if explained_by_columns(criterion):
         return _perfect_fit(everything, kept, reml, weights, solver)
-    start, unidentified = _start(criterion)
-    report = _printer(pooled) if verbose else None
+    start, unidentified = identified_start(criterion)
+    report = printer(pooled) if verbose else None
     if solver == "stochastic":
         held = np.zeros(len(start.theta), dtype=bool)
         for k in unidentified:
@@ -171,7 +177,7 @@ def _columns_by_rows(
     return kept, replace(units, mix=mix)
 
 
-def _explained_by_columns(criterion: Criterion) -> bool:
+def explained_by_columns(criterion: Criterion) -> bool:
     """Say whether the fixed part alone explains y exactly."""
     tt = criterion.statistics.tt
     beta = np.linalg.solve(tt[:-1, :-1], tt[:-1, -1])
@@ -180,7 +186,7 @@ def _explained_by_columns(criterion: Criterion) -> bool:
     return criterion.N <= 0 or r2 <= PERFECT * criterion.n_obs
 
 
-def _start(criterion: Criterion) -> tuple[Point, tuple[int, ...]]:
+def identified_start(criterion: Criterion) -> tuple[Point, tuple[int, ...]]:
     """Return where to start, and the terms of which the data know nothing.
 
     With one level, or one row for every level, the criterion does not depend
@@ -217,6 +223,8 @@ def _like_residuals(criterion: Criterion, term: Term) -> bool:
     if not (singles and term.intercept and term.q == 1):
         return False
     weights = statistics.s[term.factor]
+    if criterion.sigma2 is not None:
+        return False
     once = criterion.n_obs == statistics.n_rows
     return once and bool(np.ptp(weights) <= FLAT * weights.max())
 
@@ -244,7 +252,7 @@ def _perfect_fit(
     return frozen(replace(result, criterion=-np.inf, covariances=zero, reml=reml))
 
 
-def _printer(statistics: CrossProducts) -> Callable[[Iteration], None]:
+def printer(statistics: CrossProducts) -> Callable[[Iteration], None]:
     """Return a function that prints a line of the trace, in the user's units."""
     print(f"{'criterion':>20} {'|gradient|':>11} {'seconds':>8}  theta")
 

@@ -28,6 +28,18 @@ def parameter_information(point: Point) -> FloatArray:
     return 0.5 * information
 
 
+def parameter_covariance(point: Point) -> tuple[FloatArray, FloatArray]:
+    """Return Cov(sigma^2, theta), sigma^2 = 1, and the flat directions as columns.
+
+    Where sigma is known its row and column are 0.
+    """
+    information = parameter_information(point)
+    if point.criterion.sigma2 is None:
+        return split_inverse(information)
+    covariance, flat = split_inverse(0.5 * point.observed_hessian)
+    return np.pad(covariance, ((1, 0), (1, 0))), np.pad(flat, ((1, 0), (0, 0)))
+
+
 def pseudo_inverse(A: FloatArray) -> FloatArray:
     """Return the inverse on the directions that the data say something of."""
     return split_inverse(A)[0]

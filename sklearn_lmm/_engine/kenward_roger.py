@@ -57,6 +57,11 @@ class KenwardRoger:
     """
 
     def __init__(self, point: Point) -> None:
+        if len(point.theta) > point.criterion.n_parameters or point.criterion.sigma2:
+            raise ValueError(
+                "Kenward and Roger's method is not available for errors with a "
+                "residual structure or a known sigma: use Satterthwaite's."
+            )
         parameters = _parameters(point)
         P, Q = _fixed_part(point, parameters.directions)
         T = _traces(point, parameters.directions)

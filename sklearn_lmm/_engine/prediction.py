@@ -21,8 +21,9 @@ from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.error_criterion import ErrorSizes
 from sklearn_lmm._engine.factor import Codes, PerFactor
-from sklearn_lmm._engine.information import parameter_information, pseudo_inverse
+from sklearn_lmm._engine.information import parameter_covariance, pseudo_inverse
 from sklearn_lmm._engine.result import (
     LMMFit,
     factor_maps,
@@ -85,27 +86,36 @@ class PredictionError:
         return self.fit.sigma**2 * relative
 
     def degrees_of_freedom(
-        self, rows: NewRows, counts_unseen: BoolArray, *, observation: bool
+        self,
+        rows: NewRows,
+        counts_unseen: BoolArray,
+        *,
+        observation: bool,
+        sizes: ErrorSizes | None = None,
     ) -> FloatArray:
         """Return Satterthwaite's degrees of freedom (n,) of the variance.
 
         2 Var^2 / (g'Cov g), g the gradient of Var by (theta, sigma^2), Cov the
         inverse of half the Hessian of the deviance in these parameters.
+        `sizes` are those of the rows' own errors, None for sigma^2.
         """
         known = self._standardized(rows)
-        own = float(observation)
-        relative = self._at.relative_variance(known, counts_unseen) + own
-        gradient = [relative]
         theta = self.fit.theta_standardized
+
+        def relative_variance(theta: FloatArray) -> FloatArray:
+            solution = _Solution.of(self._models, theta)
+            variance = solution.relative_variance(known, counts_unseen)
+            if not observation:
+                return variance
+            of_errors = theta[self._models[0].n_parameters :]
+            return variance + (1.0 if sizes is None else sizes.at(of_errors))
+
+        relative = relative_variance(theta)
+        gradient = [relative]
         for m, value in enumerate(theta):
             step = np.zeros_like(theta)
             step[m] = STEP * max(1.0, abs(value))
-            above, below = (
-                _Solution.of(self._models, theta + sign * step).relative_variance(
-                    known, counts_unseen
-                )
-                for sign in (1.0, -1.0)
-            )
+            above, below = (relative_variance(theta + h) for h in (step, -step))
             gradient.append((above - below) / (2.0 * step[m]))
         g = np.stack(gradient, axis=1)
         spread = np.sum((g @ self._parameter_covariance) * g, axis=1)
@@ -114,7 +124,7 @@ class PredictionError:
     @cached_property
     def _parameter_covariance(self) -> FloatArray:
         """Cov(sigma^2, theta), with sigma^2 = 1."""
-        return pseudo_inverse(parameter_information(self._at.of_beta))
+        return parameter_covariance(self._at.of_beta)[0]
 
     def _standardized(self, rows: NewRows) -> _Known:
         """Return rows with z in the engine's units, unseen levels split off."""
@@ -175,12 +185,11 @@ class _Solution:
     def sensitivity(self, rows: _Known) -> FloatArray:
         """Return J / sigma (n, m), the derivative of the prediction by theta."""
         point = self.of_effects
-        Av = point.changes_of_v
-        _, CZtZAv = point.state.project(point.criterion.statistics.ztz(Av))
         FAv = self.of_beta.forms.FAv
         J = -np.concatenate([d @ FAv.T for d in self._whitened(rows)])
-        for a, c, code, z in zip(Av, CZtZAv, rows.codes, rows.z, strict=True):
-            J += np.einsum("ni,nim->nm", z, (a - c)[code])
+        changes = point.changes_of_effects
+        for change, code, z in zip(changes, rows.codes, rows.z, strict=True):
+            J += np.einsum("ni,nim->nm", z, change[code])
         return J
 
     def _whitened(self, rows: _Known) -> Iterator[FloatArray]:

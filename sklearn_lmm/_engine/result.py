@@ -10,6 +10,7 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.error_criterion import FittedErrors
 from sklearn_lmm._engine.factor_krylov import KrylovStrategy, Sampling
 from sklearn_lmm._engine.monte_carlo import (
     MonteCarlo,
@@ -55,8 +56,10 @@ class LMMFit:
     statistics : the cross-products that theta and beta were estimated from
     effect_statistics : those that the effects are predicted from; the same
         unless rows were added later with theta and beta kept
-    theta_standardized : theta in the units of `statistics`
+    theta_standardized : theta in the units of `statistics`, followed by the
+        unconstrained parameters of the errors that were estimated
     reml, weights : which criterion
+    errors : the structure of the errors, None if they are independent and equal
     """
 
     theta: FloatArray
@@ -85,6 +88,7 @@ class LMMFit:
     theta_standardized: FloatArray
     reml: bool
     weights: Weights
+    errors: FittedErrors | None = None
 
     def __repr__(self) -> str:
         return (
@@ -106,13 +110,22 @@ class LMMFit:
             for line in self.search
         )
 
+    @property
+    def row_statistics(self) -> CrossProducts:
+        """The cross-products of the rows as they are, whatever their errors."""
+        return self.statistics if self.errors is None else self.errors.plain
+
     def model(self) -> Criterion:
         """Return the criterion that was minimised, to be evaluated anywhere."""
+        if self.errors is not None:
+            return self.errors.criterion(self.kept, self.reml)
         selected = self.statistics.select(self.kept)
         return make_criterion(selected, self.reml, self.weights, self._sampling)
 
     def effects_model(self) -> Criterion:
         """Return the criterion of the rows that the effects are predicted from."""
+        if self.errors is not None:
+            return self.model()
         selected = self.effect_statistics.select(self.kept)
         return make_criterion(selected, self.reml, self.weights, self._sampling)
 
@@ -225,7 +238,7 @@ def _sigma(point: Point) -> float:
     return scale * float(np.sqrt(point.sigma2))
 
 
-def _fixed_part(point: Point, kept: BoolArray, sigma: float) -> dict[str, FloatArray]:
+def _fixed_part(point: Point, kept: BoolArray, sigma: float) -> dict[str, Any]:
     """Return beta and its covariance sigma^2 H^-1 in the user's units."""
     columns = point.criterion.statistics.columns
     R = columns.map()

@@ -15,8 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
-from sklearn_lmm._engine.information import parameter_information, split_inverse
-from sklearn_lmm._engine.traces import fixed_part_changes
+from sklearn_lmm._engine.information import parameter_covariance
 from sklearn_lmm._types import FloatArray
 
 RANK = np.sqrt(np.finfo(float).eps)
@@ -37,10 +36,8 @@ class Satterthwaite:
 
     def __init__(self, point: Point) -> None:
         p = point.criterion.statistics.p
-        information = parameter_information(point)
-        self._covariance, self._flat = split_inverse(information)
-        by_theta = fixed_part_changes(point.F, point.directions()).reshape(-1, p, p)
-        self._changes = np.concatenate([np.eye(p)[None], by_theta])
+        self._covariance, self._flat = parameter_covariance(point)
+        self._changes = np.concatenate([np.eye(p)[None], point.changes_of_H])
 
     def one(self, contrast: FloatArray) -> float:
         """Return the degrees of freedom of one contrast.

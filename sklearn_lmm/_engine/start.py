@@ -129,6 +129,10 @@ def _overlaps(
             "gi,gij->ij", weighted, statistics.s[f] ** 2
         )
     for (f, h), n in statistics.n.items():
+        if f == h:
+            # Levels of one factor that correlated errors tie together: the little
+            # that they add does not matter to a start.
+            continue
         squared = n.power(2)
         q_f, q_h = inverse[f].shape[1], inverse[h].shape[1]
         by_column = np.zeros((inverse[f].size, q_h))

@@ -230,7 +230,7 @@ class EM:
         return before.deviance - after.deviance < 1e-4
 
     def _update(self, point: Point, *, expand: bool) -> FloatArray:
-        theta = np.empty_like(point.theta)
+        theta = point.theta.copy()
         statistics = point.criterion.statistics
         counts = statistics.multiplicity
         if expand:
@@ -282,9 +282,10 @@ def scoring_step(point: Point) -> FloatArray:
     """
     forms, criterion = point.forms, point.criterion
     assert forms.traces is not None
-    expected = forms.traces - np.outer(forms.vAv, forms.vAv) / criterion.N
-    x = np.linalg.lstsq(expected, -point.gradient)[0]
-    theta = np.empty_like(point.theta)
+    k = criterion.n_parameters
+    expected = (forms.traces - point.profiled)[:k, :k]
+    x = np.linalg.lstsq(expected, -point.gradient[:k])[0]
+    theta = point.theta.copy()
     for term, place, part in criterion.terms():
         L = point.L[term.factor][place, place]
         dL = term.structure.derivative(point.theta[part], term.q)

@@ -21,7 +21,7 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.design import Term
-from sklearn_lmm._engine.information import parameter_information, split_inverse
+from sklearn_lmm._engine.information import parameter_covariance
 from sklearn_lmm._types import BoolArray, FloatArray
 from sklearn_lmm.covariance import CompoundSymmetry, Diagonal, Identity
 
@@ -83,7 +83,7 @@ def variance_estimates(
 ) -> VarianceEstimates:
     """Return the parameters at an optimum, with standard errors."""
     values, gradient = values_and_gradient(point, parameters)
-    inverse, flat_directions = split_inverse(parameter_information(point))
+    inverse, flat_directions = parameter_covariance(point)
     # The information is on sigma^2, in units where it is 1: log sigma changes half
     # as much.
     J = np.column_stack([0.5 * gradient[:, -1], gradient[:, :-1]])

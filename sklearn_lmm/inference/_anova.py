@@ -98,7 +98,7 @@ def _contrasts(
     est: Any, kind: int, tested: list[TestedTerm], given: Mapping[str, Any] | None
 ) -> list[FloatArray]:
     """Return the hypotheses on the effects that were estimated, term by term."""
-    gram, kept = centred_gram(est.fit_.statistics), est.fit_.kept
+    gram, kept = centred_gram(est.fit_.row_statistics), est.fit_.kept
     if kind < 3:
         adjust = sequential if kind == 1 else marginal
         return adjust(gram[np.ix_(kept, kept)], tested)

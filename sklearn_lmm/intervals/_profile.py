@@ -22,6 +22,7 @@ from sklearn_lmm._engine.held import (
 from sklearn_lmm._engine.profile import Trace, contrast_in_engine, trace_profile
 from sklearn_lmm._engine.variance_parameters import values_and_gradient
 from sklearn_lmm._progress import progress
+from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.intervals._parameters import (
     FLAT,
@@ -218,6 +219,7 @@ def _maximum_likelihood(est: Any) -> Point:
     """Return the point of maximum likelihood, of the rows that theta is from."""
     fit = est.fit_
     fit.require_exact("A profile of the likelihood")
+    refuse_errors(est)
     if fit.reml:
         fit = fit_statistics(
             fit.statistics, fit.kept, reml=False, weights=fit.weights, tol=est.tol

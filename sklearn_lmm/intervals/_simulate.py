@@ -15,6 +15,7 @@ from sklearn_lmm._columns import read_weights
 from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.simulation import coefficient_matrices, square_root
 from sklearn_lmm._layout import Layout, learn_more
+from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm._types import FloatArray, IntArray
 from sklearn_lmm.intervals._draws import mean_of
 
@@ -79,6 +80,7 @@ def simulate(
     (180, 3)
     """
     check_is_fitted(est)
+    refuse_errors(est)
     nothing = np.zeros(_num_samples(X))
     layout, design = learn_more(est, est._layout, X, nothing, groups, None)
     state = check_random_state(random_state)
@@ -152,6 +154,7 @@ def refit(
     {'(Intercept)': 257.0, 'Days': 8.8}
     """
     check_is_fitted(est)
+    refuse_errors(est)
     layout, design = learn_more(est, est._layout, X, y, groups, sample_weight)
     again = copy.copy(est)
     return again._finish(layout, fit(design, **est._options()))

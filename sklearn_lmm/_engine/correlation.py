@@ -1,0 +1,145 @@
+"""Correlations of the errors within groups of rows.
+
+Rows are sorted, those of a group side by side and in order.  C(u) is block-
+diagonal, one block a group, and depends on unconstrained parameters u (m,).
+What a fit needs of it is C^-1, log|C| and their derivatives by u.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+
+from sklearn_lmm._types import AnyArray, FloatArray
+
+SMALL = 1e-30
+"""Imaginary step of a derivative: its square is nothing beside 1."""
+
+STENCIL = 1e-3
+"""Step of the differences of such derivatives."""
+
+
+class Operator(Protocol):
+    """A symmetric matrix (n, n), block-diagonal by groups of rows."""
+
+    def __matmul__(self, U: FloatArray, /) -> FloatArray:
+        """Return its product with rows U (n, k)."""
+
+    def sparse(self) -> sparse.csr_array:
+        """Return the matrix itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Precision:
+    """C^-1 and log|C| at some u, with first and second derivatives.
+
+    first : m operators; second : m lists of m operators
+    """
+
+    inverse: Operator
+    first: list[Operator]
+    second: list[list[Operator]]
+    logdet: float
+    dlogdet: FloatArray
+    d2logdet: FloatArray
+
+
+class Correlation(ABC):
+    """The correlation of the errors of given rows, as a function of u.
+
+    size : m, the number of parameters
+    """
+
+    size: int
+
+    @abstractmethod
+    def start(self) -> FloatArray:
+        """Return u to start from."""
+
+    @abstractmethod
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return the parameters on the user's scale; analytic in u."""
+
+    @abstractmethod
+    def unconstrained(self, values: FloatArray) -> FloatArray:
+        """Return u of given parameters."""
+
+    @abstractmethod
+    def at(self, u: FloatArray) -> Precision:
+        """Return C^-1 and log|C| at u."""
+
+    @abstractmethod
+    def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
+        """Return C U for rows U (n, k)."""
+
+    def jacobian(self, u: FloatArray) -> FloatArray:
+        """Return d values / du (m, m)."""
+        return complex_step(self.values, u).T
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """The identity."""
+
+    n: int
+
+    def __matmul__(self, U: FloatArray, /) -> FloatArray:
+        return U
+
+    def sparse(self) -> sparse.csr_array:
+        return sparse.eye_array(self.n, format="csr")
+
+
+class Independent(Correlation):
+    """No correlation: C = I."""
+
+    size = 0
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def start(self) -> FloatArray:
+        return np.zeros(0)
+
+    def values(self, u: FloatArray) -> FloatArray:
+        return u
+
+    def unconstrained(self, values: FloatArray) -> FloatArray:
+        return values
+
+    def at(self, u: FloatArray) -> Precision:
+        none = np.zeros(0)
+        return Precision(Identity(self.n), [], [], 0.0, none, np.zeros((0, 0)))
+
+    def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
+        return U
+
+
+def complex_step(function: Callable[[AnyArray], AnyArray], u: FloatArray) -> FloatArray:
+    """Return df / du (k, ...) of a function that is analytic in u."""
+    columns = []
+    for k in range(len(u)):
+        v = u.astype(complex)
+        v[k] += 1j * SMALL
+        columns.append(np.imag(function(v)) / SMALL)
+    return np.array(columns)
+
+
+def symmetric_stencil(
+    first: Callable[[FloatArray], FloatArray], u: FloatArray
+) -> FloatArray:
+    """Return d2f (k, k, ...) from first derivatives (k, ...), by differences."""
+    rows = []
+    for k in range(len(u)):
+        step = np.zeros_like(u)
+        step[k] = STENCIL
+        near = first(u + step) - first(u - step)
+        far = first(u + 2.0 * step) - first(u - 2.0 * step)
+        rows.append((8.0 * near - far) / (12.0 * STENCIL))
+    second = np.array(rows)
+    return 0.5 * (second + second.swapaxes(0, 1))

@@ -1,0 +1,390 @@
+"""Errors that are correlated, or not equal in size: Cov(e) = sigma^2 R.
+
+R = D C D with D = diag(exp(l)), l = l_0 + W delta for known l_0 (n,) and
+W (n, m), and C a correlation within groups of rows (`correlation`).  The model
+is that of independent errors for the cross-products
+
+    G = T'R^-1 T  for  T = [Z 1 X y],  with -2 log L += log|R|.
+
+With Lambda_j = diag(column j of W), for U = D^-1 T and a change of delta_j
+
+    dG = -U'(Lambda_j C^-1 + C^-1 Lambda_j) U,  d log|R| = 2 sum of W_j,
+
+for a change of C's parameters dG = U'(dC^-1) U, and so on for second
+derivatives: all of them are U'Omega U with a symmetric Omega.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from sklearn_lmm._engine.correlation import Correlation, Precision
+from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._types import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """What is known of the errors of n rows, beside sigma.
+
+    order : (n,), the rows sorted by group; everything else is in this order
+    starts : (G,), the first row of every group
+    correlation : C, with parameters u (k,)
+    log_deviation : (n,), l_0
+    slopes : (n, m), W
+    ratio : (m,), whether the user is told exp(delta) and not delta
+    fixed : (k + m,), the values of u and delta, NaN where they are estimated
+    sigma : the residual standard deviation, None if it is estimated
+    counts : (n,), how many equal rows each stands for, None for one
+    """
+
+    order: IntArray
+    starts: IntArray
+    correlation: Correlation
+    log_deviation: FloatArray
+    slopes: FloatArray
+    ratio: BoolArray
+    fixed: FloatArray
+    sigma: float | None = None
+    counts: FloatArray | None = None
+
+    @property
+    def free(self) -> IntArray:
+        """The positions of the parameters that are estimated."""
+        return np.flatnonzero(np.isnan(self.fixed))
+
+    def start(self) -> FloatArray:
+        """Return the free parameters to start from."""
+        start = np.append(self.correlation.start(), np.zeros(len(self.ratio)))
+        return start[self.free]
+
+    def complete(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the parameters of C and delta, given the free ones."""
+        full = self.fixed.copy()
+        full[self.free] = u
+        return full[: self.correlation.size], full[self.correlation.size :]
+
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return all parameters on the user's scale, fixed ones included."""
+        of_C, delta = self.complete(u)
+        sizes = np.where(self.ratio, np.exp(delta), delta)
+        return np.append(self.correlation.values(of_C), sizes)
+
+    def jacobian(self, u: FloatArray) -> FloatArray:
+        """Return d values / du (k + m, free)."""
+        of_C, delta = self.complete(u)
+        k = len(of_C)
+        full = np.zeros((len(self.fixed), len(self.fixed)))
+        full[:k, :k] = self.correlation.jacobian(of_C)
+        full[k:, k:] = np.diag(np.where(self.ratio, np.exp(delta), 1.0))
+        return full[:, self.free]
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """The cross-products at some u (m,), with their derivatives.
+
+    value : G
+    first : m of dG; second : m x m of d2G
+    logdet, dlogdet, d2logdet : log|R|, (m,) and (m, m)
+    """
+
+    u: FloatArray
+    value: CrossProducts
+    first: tuple[CrossProducts, ...]
+    second: tuple[tuple[CrossProducts, ...], ...]
+    logdet: float
+    dlogdet: FloatArray
+    d2logdet: FloatArray
+
+    def select(self, kept: BoolArray) -> Expansion:
+        """Return the expansion without the fixed-effect columns not kept."""
+        if kept.all():
+            return self
+        return replace(
+            self,
+            value=self.value.select(kept),
+            first=tuple(d.select(kept) for d in self.first),
+            second=tuple(tuple(d.select(kept) for d in row) for row in self.second),
+        )
+
+
+class ErrorModel(Protocol):
+    """The cross-products as a function of u."""
+
+    def at(self, u: FloatArray) -> Expansion:
+        """Return the cross-products at u."""
+
+
+@dataclass(frozen=True, eq=False)
+class LocalErrors:
+    """The cross-products close to one u, where the rows are no longer at hand.
+
+    Second-order Taylor expansion, for differences around the optimum.
+
+    reach : how far from u it may be used
+    """
+
+    expansion: Expansion
+    reach: float = 1e-3
+
+    def at(self, u: FloatArray) -> Expansion:
+        """Return the cross-products at u.
+
+        Raises
+        ------
+        ValueError
+            If u is further away than the expansion holds.
+        """
+        here = self.expansion
+        h = u - here.u
+        if not h.any():
+            return here
+        if np.abs(h).max() > self.reach:
+            raise ValueError(
+                "The cross-products of correlated errors are known at the optimum "
+                "only: other parameters need the rows again."
+            )
+        changes = [combine(h, row) for row in here.second]
+        first = tuple(
+            add(d, change) for d, change in zip(here.first, changes, strict=True)
+        )
+        value = add(here.value, combine(h, here.first))
+        return replace(
+            here,
+            u=u,
+            value=add(value, combine(0.5 * h, changes)),
+            first=first,
+            logdet=here.logdet + float(h @ (here.dlogdet + 0.5 * here.d2logdet @ h)),
+            dlogdet=here.dlogdet + here.d2logdet @ h,
+        )
+
+
+def combine(coefficients: FloatArray, parts: Sequence[CrossProducts]) -> CrossProducts:
+    """Return a linear combination of cross-products in the same units."""
+    first = parts[0]
+    pairs = list(zip(coefficients, parts, strict=True))
+
+    def total(get: Any) -> Any:
+        return sum(c * get(part) for c, part in pairs)
+
+    return replace(
+        first,
+        tt=total(lambda x: x.tt),
+        s=tuple(total(lambda x, f=f: x.s[f]) for f in range(len(first.s))),
+        b=tuple(total(lambda x, f=f: x.b[f]) for f in range(len(first.b))),
+        n={pair: total(lambda x, pair=pair: x.n[pair]) for pair in first.n},
+    )
+
+
+def add(a: CrossProducts, b: CrossProducts) -> CrossProducts:
+    """Return the sum of cross-products in the same units."""
+    return combine(np.ones(2), (a, b))
+
+
+class RowErrors:
+    """The cross-products from rows that are kept, at every u anew.
+
+    errors : R
+    plain : the cross-products of the rows with R = I, for units and terms
+    rows : (n, w + sum q_f), T and the columns of every factor's terms, in the
+        order of `errors` and the units of `plain`
+    codes : per factor (n,), the levels
+    """
+
+    def __init__(
+        self,
+        errors: Errors,
+        plain: CrossProducts,
+        rows: FloatArray,
+        codes: tuple[IntArray, ...],
+    ) -> None:
+        self.errors = errors
+        self.rows, self.codes = rows, codes
+        n = float(plain.n_rows if errors.counts is None else errors.counts.sum())
+        self.plain = replace(plain, sum_weights=n, sum_log_weights=0.0)
+
+    def at(self, u: FloatArray) -> Expansion:
+        """Return the cross-products at u."""
+        errors = self.errors
+        of_C, delta = errors.complete(u)
+        log_sd = errors.log_deviation + errors.slopes @ delta
+        precision = errors.correlation.at(of_C)
+        counts = np.ones(len(log_sd)) if errors.counts is None else errors.counts
+        U = self.rows * (np.exp(-log_sd) * np.sqrt(counts))[:, None]
+        sums = _Sums(self.plain, U, self.codes, errors.starts)
+        omega = _Omega(precision, errors.slopes)
+        free = errors.free
+        m = len(free)
+        second: list[list[CrossProducts]] = [[] for _ in free]
+        for i in range(m):
+            for j in range(i + 1):
+                second[i].append(sums.of(omega.second(free[i], free[j])))
+        logdet, dlogdet, d2logdet = self._logdet(precision, log_sd, counts)
+        return Expansion(
+            u=u,
+            value=sums.of(omega.inverse),
+            first=tuple(sums.of(omega.first(i)) for i in free),
+            second=tuple(
+                tuple(second[max(i, j)][min(i, j)] for j in range(m)) for i in range(m)
+            ),
+            logdet=logdet,
+            dlogdet=dlogdet[free],
+            d2logdet=d2logdet[np.ix_(free, free)],
+        )
+
+    def _logdet(
+        self, precision: Precision, log_sd: FloatArray, counts: FloatArray
+    ) -> tuple[float, FloatArray, FloatArray]:
+        k = len(precision.dlogdet)
+        by_delta = 2.0 * counts @ self.errors.slopes
+        second = np.zeros((k + len(by_delta), k + len(by_delta)))
+        second[:k, :k] = precision.d2logdet
+        return (
+            precision.logdet + 2.0 * float(counts @ log_sd),
+            np.append(precision.dlogdet, by_delta),
+            second,
+        )
+
+
+class _Omega:
+    """The derivatives of R^-1 between D^-1, as functions of rows U (n, k).
+
+    Parameters 0 .. k - 1 are those of C, then comes delta.
+    """
+
+    def __init__(self, precision: Precision, slopes: FloatArray) -> None:
+        self.precision, self.slopes = precision, slopes
+        self.k = len(precision.first)
+
+    def inverse(self, U: Any) -> Any:
+        return _times(self.precision.inverse, U)
+
+    def first(self, i: int) -> Any:
+        if i < self.k:
+            return lambda U: _times(self.precision.first[i], U)
+        return self._with_slope(self.inverse, i)
+
+    def second(self, i: int, j: int) -> Any:
+        """Return the derivative by parameters i >= j."""
+        if i < self.k:
+            return lambda U: _times(self.precision.second[i][j], U)
+        return self._with_slope(self.first(j), i)
+
+    def _with_slope(self, operator: Any, i: int) -> Any:
+        """Return U -> -(Lambda_i Omega + Omega Lambda_i) U."""
+        slope = self.slopes[:, i - self.k]
+
+        def product(U: Any) -> Any:
+            return -1.0 * (_scaled(slope, operator(U)) + operator(_scaled(slope, U)))
+
+        return product
+
+
+def _times(operator: Any, U: Any) -> Any:
+    return operator.sparse() @ U if sparse.issparse(U) else operator @ U
+
+
+def _scaled(factors: FloatArray, U: Any) -> Any:
+    scale: Any = sparse.diags_array(factors)
+    return scale @ U if sparse.issparse(U) else factors[:, None] * U
+
+
+class _Sums:
+    """U'Omega U, cut into tt, s, b and n."""
+
+    def __init__(
+        self,
+        plain: CrossProducts,
+        U: FloatArray,
+        codes: tuple[IntArray, ...],
+        starts: IntArray,
+    ) -> None:
+        self.plain, self.U, self.codes = plain, U, codes
+        width = len(plain.tt)
+        self.T = slice(0, width)
+        sizes = [s.shape[1] for s in plain.s]
+        ends = np.cumsum([width, *sizes]).tolist()
+        self.places = [slice(a, a + q) for a, q in zip(ends, sizes, strict=False)]
+        apart = len(codes) == 1 and _constant(codes[0], starts)
+        self.wide = None if apart or not codes else self._wide()
+
+    def of(self, omega: Any) -> CrossProducts:
+        """Return U'Omega U for a function that multiplies rows by Omega."""
+        right = omega(self.U)
+        tt = self.U[:, self.T].T @ right[:, self.T]
+        if self.wide is not None:
+            return self._coupled(omega, right[:, self.T], tt)
+        s, b = [], []
+        for code, place, old in zip(self.codes, self.places, self.plain.s, strict=True):
+            z = self.U[:, place]
+            s.append(level_sums(code, len(old), z, right[:, place]))
+            b.append(level_sums(code, len(old), z, right[:, self.T]))
+        return replace(self.plain, tt=tt, s=tuple(s), b=tuple(b), n={})
+
+    def _wide(self) -> list[sparse.csr_array]:
+        """Return Z_f (n, G_f q_f) of every factor."""
+        n = len(self.U)
+        wide = []
+        for code, place, s in zip(self.codes, self.places, self.plain.s, strict=True):
+            q = s.shape[1]
+            columns = (code[:, None] * q + np.arange(q)).ravel()
+            entries = (self.U[:, place].ravel(), columns, np.arange(0, n * q + 1, q))
+            wide.append(sparse.csr_array(entries, shape=(n, len(s) * q)))
+        return wide
+
+    def _coupled(self, omega: Any, right: FloatArray, tt: FloatArray) -> CrossProducts:
+        """Return the products where rows of a group may differ in level."""
+        wide = self.wide
+        assert wide is not None
+        s, b, n = [], [], {}
+        products = [omega(Z) for Z in wide]
+        for f, Z in enumerate(wide):
+            G, q, _ = self.plain.s[f].shape
+            b.append((Z.T @ right).reshape(G, q, -1))
+            for h in range(f, len(wide)):
+                product = sparse.csr_array(Z.T @ products[h])
+                if h == f:
+                    own, off = _split_diagonal(product, G, q)
+                    s.append(own)
+                    if off.nnz:
+                        n[f, f] = off
+                else:
+                    n[f, h] = product
+        return replace(self.plain, tt=tt, s=tuple(s), b=tuple(b), n=n)
+
+
+def _constant(codes: IntArray, starts: IntArray) -> bool:
+    """Say whether all rows of every group have the same code."""
+    change = np.flatnonzero(np.diff(codes)) + 1
+    return bool(np.isin(change, starts).all())
+
+
+def level_sums(
+    codes: IntArray, levels: int, left: FloatArray, right: FloatArray
+) -> FloatArray:
+    """Return sum over the rows of every level of left_i right_j (G, q, k)."""
+    n = len(codes)
+    indptr = np.arange(n + 1)
+    sums = np.empty((levels, left.shape[1], right.shape[1]))
+    for i in range(left.shape[1]):
+        by_level = sparse.csc_array((left[:, i], codes, indptr), (levels, n))
+        sums[:, i] = np.asarray(by_level @ right)
+    return sums
+
+
+def _split_diagonal(
+    product: sparse.csr_array, G: int, q: int
+) -> tuple[FloatArray, sparse.csr_array]:
+    """Return the diagonal blocks (G, q, q), and the matrix without them."""
+    coo = product.tocoo()
+    own = coo.row // q == coo.col // q
+    blocks = np.zeros((G, q, q))
+    blocks[coo.row[own] // q, coo.row[own] % q, coo.col[own] % q] = coo.data[own]
+    entries = (coo.data[~own], (coo.row[~own], coo.col[~own]))
+    return blocks, sparse.coo_array(entries, product.shape).tocsr()

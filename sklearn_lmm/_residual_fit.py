@@ -1,0 +1,142 @@
+"""What an estimator does with its residual structure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sklearn_lmm._columns import Table, read_table, read_weights
+from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.error_criterion import ErrorSizes
+from sklearn_lmm._engine.errors import Errors
+from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._groups import read_groups
+from sklearn_lmm._layout import Layout
+from sklearn_lmm._residual_columns import ErrorColumns, learn_errors
+from sklearn_lmm._residual_data import Columns
+from sklearn_lmm._types import IntArray
+
+
+def read_errors(
+    estimator: Any,
+    layout: Layout,
+    design: Design,
+    X: Any,
+    y: Any,
+    groups: Any,
+    sample_weight: Any,
+) -> tuple[ErrorColumns, Errors]:
+    """Read the columns of `estimator.residual`, for the rows of a design.
+
+    Raises
+    ------
+    ValueError
+        If columns are absent or unfit for their role, or if the structure does
+        not go with the other parameters.
+    """
+    structure = estimator.residual
+    if estimator.solver in ("em", "stochastic"):
+        raise ValueError(
+            f"solver={estimator.solver!r} knows no residual structure: use 'newton', "
+            "or 'auto'."
+        )
+    if sparse.issparse(design.X):
+        raise ValueError(
+            "A residual structure needs a dense X: pass X.toarray(), or leave out "
+            "residual."
+        )
+    columns = _columns(estimator, layout, X, y, groups, sample_weight)
+    codes = [factor.codes for factor in design.factors]
+    learnt, errors = learn_errors(structure, columns, codes, len(design.y))
+    counts = design.weights if estimator.weights == "frequency" else None
+    correlated = len(errors.starts) < len(errors.order)
+    if counts is not None and correlated and (counts != 1.0).any():
+        raise ValueError(
+            f"residual={structure!r} with weights='frequency': a row that stands for "
+            "several has no place in a correlation. Give every row on its own, or "
+            "weights='precision' if the weights are precisions."
+        )
+    return learnt, errors
+
+
+def _columns(
+    estimator: Any, layout: Layout, X: Any, y: Any, groups: Any, sample_weight: Any
+) -> Columns:
+    """Return the columns of the rows that count."""
+    table = _table(estimator, layout, X)
+    positions: IntArray = np.arange(len(table))
+    if layout.formula is not None:
+        kept = layout.formula.rows(X, y, groups, sample_weight)
+        positions = kept.positions
+        sample_weight = kept.sample_weight
+    weights = read_weights(sample_weight, np.empty(len(positions)))
+    if weights is not None:
+        positions = positions[weights > 0]
+    rows = None if len(positions) == len(table) else positions
+    return Columns(table, read_groups(groups, len(table)), rows)
+
+
+def _table(estimator: Any, layout: Layout, X: Any) -> Table:
+    """Return the columns of X, which a formula need not read all of."""
+    if layout.formula is None:
+        return read_table(estimator, X, fitting=False)
+    return Table(X, tuple(X.columns), True)
+
+
+def refuse_residual(estimator: Any, method: str) -> None:
+    """Raise where rows come in portions, if there is a residual structure.
+
+    Raises
+    ------
+    ValueError
+        If `estimator.residual` is given.
+    """
+    if estimator.residual is not None:
+        raise ValueError(
+            f"{method} adds up sums over rows, but with residual="
+            f"{estimator.residual!r} these depend on parameters that are estimated "
+            "from all rows together: use fit with all rows."
+        )
+
+
+def refuse_errors(estimator: Any) -> None:
+    """Raise where errors are taken for independent and equal, and are not.
+
+    Raises
+    ------
+    ValueError
+        If the fit has a residual structure.
+    """
+    if estimator.fit_.errors is not None:
+        raise ValueError(
+            f"This is not available for a model with residual={estimator.residual!r}: "
+            "it takes errors for independent and equal."
+        )
+
+
+def residual_parameters(columns: ErrorColumns | None, fit: LMMFit) -> pd.Series[float]:
+    """Return the parameters of the errors, those that were given included."""
+    names = () if columns is None else columns.names
+    values = np.full(len(names), np.nan)
+    if fit.errors is not None:
+        values = fit.errors.values
+    return pd.Series(values, index=list(names), name="residual", dtype=float)
+
+
+def error_sizes(estimator: Any, X: Any, groups: Any) -> ErrorSizes | None:
+    """Return how large the errors of new rows are; None if all are alike.
+
+    Raises
+    ------
+    ValueError
+        If a column is unfit, or has a category that the fit did not see.
+    """
+    learnt = estimator._errors
+    if learnt is None or estimator.fit_.errors is None or not learnt.variances:
+        return None
+    table = _table(estimator, estimator._layout, X)
+    columns = Columns(table, read_groups(groups, len(table)))
+    return ErrorSizes(estimator.fit_.errors, *learnt.deviations(columns))

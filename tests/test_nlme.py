@@ -1,0 +1,73 @@
+"""The numbers of nlme and glmmTMB: every fit with a residual structure."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from residual_models import NLME, SPECS, fitted
+
+each_fit = pytest.mark.parametrize("name", NLME)
+each_exact_fit = pytest.mark.parametrize(
+    "name", [name for name, oracle in NLME.items() if oracle["exact"]]
+)
+
+
+def test_every_oracle_has_a_model():
+    assert {name.rpartition("_")[0] for name in NLME} == set(SPECS)
+
+
+@each_fit
+def test_the_criterion_is_nlmes_or_lower(name):
+    model, oracle = fitted(name), NLME[name]
+    assert model.converged_
+    excess = -2.0 * model.log_likelihood_ - oracle["criterion"]
+    assert excess < 1e-8
+    if oracle["exact"]:
+        assert abs(excess) < 1e-8
+
+
+@each_fit
+def test_fixed_effects_and_their_errors(name):
+    model, oracle = fitted(name), NLME[name]
+    # Nine digits where the reference is at its optimum; glmmTMB is close to it.
+    rtol = 1e-6 if oracle["exact"] else 2e-4
+    beta = np.array(list(oracle["beta"].values()))
+    se = np.array(list(oracle["se"].values()))
+    assert_allclose(model.fixed_effects_, beta, rtol=rtol, atol=rtol * se.max())
+    # glmmTMB's errors are of another kind: they count the uncertainty of theta.
+    if not name.startswith("tmb"):
+        own = np.sqrt(np.diag(model.fit_.beta_covariance)[model.fit_.kept])
+        assert_allclose(own, se, rtol=10 * rtol)
+
+
+@each_exact_fit
+def test_covariances_of_the_random_effects(name):
+    model, oracle = fitted(name), NLME[name]
+    if model.singular_:
+        return
+    # nlme lists the innermost factor last.
+    blocks = list(oracle["covariances"].values())[::-1]
+    for own, expected in zip(
+        model.covariances_.values(), map(np.array, blocks), strict=True
+    ):
+        size = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+        assert_allclose(own / size, expected / size, rtol=0, atol=1e-5)
+
+
+@each_exact_fit
+def test_parameters_of_the_errors(name):
+    model, oracle = fitted(name), NLME[name]
+    found = model.residual_parameters_
+    correlation = oracle["correlation"] or []
+    if isinstance(correlation, dict):
+        correlation = list(correlation.values())
+    k = len(correlation)
+    assert_allclose(found[:k], correlation, rtol=1e-5, atol=1e-7)
+    deviations = oracle["deviations"] or {}
+    if "expon" in deviations:
+        assert_allclose(found[k:], deviations["expon"], rtol=1e-5)
+        deviations = {}
+    # nlme gives a ratio for every category, 1 for the first of its order.
+    ratios = np.array(list(deviations.values()) or [1.0])
+    own = np.append(1.0, found[k:]) if deviations else ratios
+    assert_allclose(own, ratios / ratios[0], rtol=1e-5)
+    assert_allclose(model.sigma_, oracle["sigma"], rtol=1e-6)
