@@ -1,5 +1,7 @@
 """Kenward and Roger's tests against their formulas with n x n matrices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -176,6 +178,20 @@ def test_units_of_measurement_do_not_matter():
     _, point, _ = make_point(design)
     got = [KenwardRoger(point).test(row[None]) for row in np.eye(3)]
     assert_allclose(got, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("groups", range(3, 12))
+def test_exact_tests_of_balanced_designs(groups):
+    # With four degrees of freedom the variance of F does not exist.
+    rng = np.random.default_rng(groups)
+    labels = np.repeat(np.arange(groups), 4)
+    design = make_design(rng, [labels], [Effects(0)], p=0)
+    between = rng.normal(size=groups)[labels]
+    _, point, root = make_point(replace(design, X=between[:, None]))
+    tests = KenwardRoger(point)
+    assert_allclose(tests.test(root[1:]), (groups - 2.0, 1.0), rtol=1e-6)
+    Phi = root @ root.T
+    assert_allclose(root @ tests.adjusted @ root.T, Phi, rtol=1e-9, atol=1e-12)
 
 
 def test_no_random_effects_have_residual_degrees_of_freedom():

@@ -123,8 +123,10 @@ def _matched(A1: float, A2: float, q: int) -> tuple[float, float]:
 
 
 def _ratio(a: float, b: float) -> float:
-    """Return a / b, 1 where both vanish."""
-    return 1.0 if abs(a) < 1e-14 and abs(b) < 1e-14 else a / b
+    """Return a / b, 1 where both vanish; at 4 degrees of freedom V0 / 0 occurs."""
+    if abs(b) < 1e-14:
+        return 1.0 if abs(a) < 1e-14 else float(np.copysign(np.inf, a))
+    return a / b
 
 
 @dataclass(frozen=True, eq=False)
