@@ -353,3 +353,34 @@ def test_terms_that_contain_others_go_first():
     terms = {"x": "x", "x:z": "z"}
     assert list(drop1(model, terms=terms).index) == ["x:z"]
     assert list(drop1(model, test="chi2", terms=terms).index) == ["<none>", "x:z"]
+
+
+def test_bootstrap_agrees_with_theory_where_there_is_one():
+    small = fit(["h", RandomEffect("g", slopes="x", covariance="diagonal")])
+    large = fit(["h", RandomEffect("g", slopes="x")])
+    for models in ((small, large), (fit("g", ()), fit("g"))):
+        theory = likelihood_ratio_test(*models).loc[1]
+        drawn = likelihood_ratio_test(*models, bootstrap=99, random_state=1)
+        again = likelihood_ratio_test(*models, bootstrap=99, random_state=1)
+        pd.testing.assert_frame_equal(drawn, again)
+        got = drawn.loc[1]
+        assert got["distribution"] == "bootstrap(99)"
+        error = np.sqrt(theory["p_value"] * (1 - theory["p_value"]) / 99) + 0.02
+        assert abs(got["p_value"] - theory["p_value"]) < 4 * error
+
+
+def test_bootstrap_of_several_variances_is_less_conservative():
+    models = fit([]), fit(["g", "h"])
+    drawn = likelihood_ratio_test(*models, bootstrap=49, random_state=0).loc[1]
+    assert drawn["p_value"] == pytest.approx(1 / 50)
+
+
+def test_bootstrap_needs_the_effects_of_the_smaller_model_in_the_larger():
+    X, y = rows()
+    small = fit("g", ("x",), "ml")
+    renamed = X.rename(columns={"x": "other"})
+    large = MixedEffectsRegressor("g", fixed=["other", "z"], method="ml").fit(
+        renamed, y
+    )
+    with pytest.raises(ValueError, match="under the same names"):
+        likelihood_ratio_test(small, large, assume_nested=True, bootstrap=9)

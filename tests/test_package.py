@@ -64,6 +64,7 @@ LAYERS = [
     "sklearn_lmm._engine.description",
     "sklearn_lmm._engine.simulation",
     "sklearn_lmm._engine.refits",
+    "sklearn_lmm._engine.null_draws",
     "sklearn_lmm._engine.reduced",
     "sklearn_lmm._engine.conditional",
     "sklearn_lmm._engine.error_fit",

@@ -181,11 +181,13 @@ class Restriction:
         ):
             roots[f][np.ix_(place, place)] = _root(covariance / scale**2)
         maps = factor_maps(statistics)
+        standardized = [
+            np.asarray(np.linalg.solve(R, root), float)
+            for R, root in zip(maps, roots, strict=True)
+        ]
         return NullModel(
             beta=-residual[:-1] / residual[-1],
-            roots=tuple(
-                np.linalg.solve(R, r) for R, r in zip(maps, roots, strict=True)
-            ),
+            roots=tuple(standardized),
             sigma=small.sigma / scale,
             n_obs=large.n_obs,
         )

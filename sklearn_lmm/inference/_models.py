@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._engine.reduced import refitted
 from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm.inference._bootstrap import bootstrap_statistics
 from sklearn_lmm.inference._criteria import n_parameters
-from sklearn_lmm.inference._nesting import check_same_rows, nesting
-from sklearn_lmm.inference._ratio import check_boundary, row, tail
+from sklearn_lmm.inference._nesting import check_same_rows, variances_at_zero
+from sklearn_lmm.inference._ratio import check_boundary, tail
+
+ROUNDING = 1e-7
+"""Likelihood-ratio statistics closer than this are equal."""
 
 
 def likelihood_ratio_test(
     *ests: Any,
     refit: bool = True,
     boundary: str = "mixture",
+    bootstrap: int = 0,
+    random_state: Any = None,
     assume_nested: bool = False,
 ) -> pd.DataFrame:
     """Compare nested models by likelihood-ratio tests.
@@ -40,6 +49,14 @@ def likelihood_ratio_test(
         distribution is not known, and the p-value is that of "ignore".
         "ignore": chi-squared with df degrees of freedom, as in lme4, which is
         conservative.
+    bootstrap : int, default=0
+        How many responses are drawn from the smaller model to find the
+        distribution of the statistic instead, which needs no theory; the
+        p-value is (1 + number not below the statistic) / (1 + bootstrap).
+        Without the rows, from cross-products: for any number of levels of one
+        factor, for 3000 random effects of several.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the bootstrap.
     assume_nested : bool, default=False
         Whether to take it that every model is a special case of the next larger
         one, where the names of effects and factors do not tell.
@@ -80,12 +97,15 @@ def likelihood_ratio_test(
     if not refit:
         _check_comparable(ests)
     fits = [_by_ml(est.fit_) if refit else est.fit_ for est in ests]
-    order = np.argsort([n_parameters(fit) for fit in fits], kind="stable")
-    rows = []
-    for place, k in enumerate(order):
-        before = order[place - 1] if place else None
-        rows.append(_compared(ests, fits, k, before, boundary, assume_nested))
-    return pd.DataFrame(rows, index=order if len(set(order)) else None)
+    order = np.argsort([n_parameters(fit) for fit in fits], kind="stable").tolist()
+    rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
+    rows = [_line(ests[order[0]], fits[order[0]])]
+    for before, k in pairwise(order):
+        pair = _Pair((ests[before], ests[k]), (fits[before], fits[k]))
+        variances = 0 if assume_nested else variances_at_zero(*pair.ests)
+        compared = pair.compared(variances, boundary, bootstrap, rng)
+        rows.append(_line(ests[k], fits[k]) | compared)
+    return pd.DataFrame(rows, index=order)
 
 
 def _check_comparable(ests: tuple[Any, ...]) -> None:
@@ -111,44 +131,55 @@ def _by_ml(fit: LMMFit) -> LMMFit:
     return refitted(fit, reml=False) if fit.reml else fit
 
 
-def _compared(
-    ests: tuple[Any, ...],
-    fits: list[LMMFit],
-    k: int,
-    before: int | None,
-    boundary: str,
-    assume_nested: bool,
-) -> dict[str, Any]:
-    """Return the row of model k, compared with the one before."""
-    fit = fits[k]
-    line = row(fit)
-    df, variances = 0, 0
-    if before is not None:
-        df = line["n_parameters"] - n_parameters(fits[before])
-        if not assume_nested:
-            variances = nesting(ests[before], ests[k]).boundary
-        statistic = max(fits[before].criterion - fit.criterion, 0.0)
-        mixture = boundary == "mixture" and variances == 1
-        line |= {
-            "statistic": statistic,
-            "df": df,
-            "p_value": tail(statistic, df, mixture),
-        }
-    method = "reml" if fit.reml else "ml"
+def _line(est: Any, fit: LMMFit) -> dict[str, Any]:
+    """Return what a row says of a model alone."""
+    k, method = n_parameters(fit), "reml" if fit.reml else "ml"
     return {
-        **{name: line[name] for name in ("n_parameters", "log_likelihood", "aic")},
-        "bic": fit.criterion + line["n_parameters"] * np.log(fit.n_obs),
-        **{name: line[name] for name in ("statistic", "df", "p_value")},
-        "method": method if fit is ests[k].fit_ else f"{method}, refitted",
-        "distribution": _distribution(df, variances, boundary),
+        "n_parameters": k,
+        "log_likelihood": -0.5 * fit.criterion,
+        "aic": fit.criterion + 2 * k,
+        "bic": fit.criterion + k * np.log(fit.n_obs),
+        "statistic": np.nan,
+        "df": 0,
+        "p_value": np.nan,
+        "method": method if fit is est.fit_ else f"{method}, refitted",
+        "distribution": "",
     }
 
 
-def _distribution(df: int, variances: int, boundary: str) -> str:
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """A model and a larger one, with the fits that are compared."""
+
+    ests: tuple[Any, Any]
+    fits: tuple[LMMFit, LMMFit]
+
+    def compared(
+        self, variances: int, boundary: str, bootstrap: int, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """Return the test of the smaller model, and what it rests on."""
+        small, large = self.fits
+        # Below 0 by rounding only, or where a search ended too early.
+        statistic = max(small.criterion - large.criterion, 0.0)
+        df = n_parameters(large) - n_parameters(small)
+        test = {"statistic": statistic, "df": df}
+        if bootstrap:
+            drawn = bootstrap_statistics(*self.ests, self.fits, bootstrap, rng)
+            above = np.count_nonzero(drawn >= statistic - ROUNDING)
+            p_value = (1 + above) / (1 + bootstrap)
+            return test | {
+                "p_value": p_value,
+                "distribution": f"bootstrap({bootstrap})",
+            }
+        mixture = boundary == "mixture" and variances == 1
+        return test | {
+            "p_value": tail(statistic, df, mixture),
+            "distribution": _distribution(df, variances, mixture),
+        }
+
+
+def _distribution(df: int, variances: int, mixture: bool) -> str:
     """Say what the statistic is compared with."""
-    if not df:
-        return ""
-    if boundary == "mixture" and variances == 1:
+    if mixture:
         return f"chi2({df - 1}), chi2({df})"
-    note = ", conservative" if variances else ""
-    return f"chi2({df}){note}"
+    return f"chi2({df})" + ", conservative" * bool(variances)

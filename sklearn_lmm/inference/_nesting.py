@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._roles import Roles
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.covariance import Covariance
 
@@ -16,15 +17,6 @@ SAME = 1e-8
 
 Grouping = frozenset[str]
 """The factors whose interaction groups the rows."""
-
-
-class Nesting(NamedTuple):
-    """How a smaller model comes from a larger one.
-
-    boundary : how many dimensions of variances, 0 in the smaller model, appear
-    """
-
-    boundary: int
 
 
 def check_same_rows(first: Any, other: Any) -> None:
@@ -66,8 +58,8 @@ def _squares(statistics: CrossProducts) -> float:
     return float(total)
 
 
-def nesting(small: Any, large: Any) -> Nesting:
-    """Say how the smaller model comes from the larger one.
+def variances_at_zero(small: Any, large: Any) -> int:
+    """Return how many variances are 0 in the smaller model, and not in the larger.
 
     Raises
     ------
@@ -84,7 +76,7 @@ def nesting(small: Any, large: Any) -> Nesting:
         boundary += _nested_covariance(
             inside.get(grouping, []), outside.get(grouping, []), grouping
         )
-    return Nesting(boundary)
+    return boundary
 
 
 def _not_nested(why: str) -> ValueError:
@@ -99,13 +91,21 @@ Terms = list[tuple[Covariance, tuple[str, ...]]]
 """The structure and the coefficients of each term of one grouping."""
 
 
+def groupings_of(roles: Roles) -> list[Grouping]:
+    """Return the grouping factors; a:b and b:a are the same."""
+    return [
+        frozenset(roles.sources[part].name for part in grouping.parts)
+        for grouping in roles.groupings
+    ]
+
+
 def _covariances(est: Any) -> dict[Grouping, Terms]:
     roles = est._layout.roles
+    groupings = groupings_of(roles)
     found: dict[Grouping, Terms] = {}
     for term in roles.terms:
-        parts = roles.groupings[term.factor].parts
-        grouping = frozenset(roles.sources[part].name for part in parts)
-        found.setdefault(grouping, []).append((term.structure, term.coefficients))
+        here = found.setdefault(groupings[term.factor], [])
+        here.append((term.structure, term.coefficients))
     return found
 
 
