@@ -15,7 +15,7 @@ from sklearn_lmm._engine.null_draws import NullModel, ResponseDraws, Restriction
 
 
 @pytest.mark.parametrize(
-    "name", ["slope", "intercept", "nested_slopes", "crossed_slopes", "no_columns"]
+    "name", ["slope", "no_columns", "nested_intercepts", "crossed_intercepts"]
 )
 def test_moments_of_the_products(name):
     statistics = cross_products(problem(name))
@@ -44,7 +44,7 @@ def test_moments_of_the_products(name):
         + np.sum(dense.ZtZ * Psi)
         + model.sigma**2 * model.n_obs
     )
-    n, products, squares = 3000, [], []
+    n, products, squares = 1000, [], []
     for _ in range(n):
         drawn = draws.draw(rng)
         products.append(np.append(drawn.tt[:-1, -1], dense.stack(drawn.b)[:, -1]))
@@ -55,7 +55,7 @@ def test_moments_of_the_products(name):
     assert np.abs(deviation).max() < 4.5
     found = np.cov(np.array(products).T)
     spread = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    assert_allclose(found, covariance, rtol=0, atol=0.12 * spread.max())
+    assert_allclose(found, covariance, rtol=0, atol=0.2 * spread.max())
     error = np.std(squares) / np.sqrt(n)
     assert abs(np.mean(squares) - expected_yy) < 4.5 * error
     # What y'y leaves on X and Z is chi-squared.
@@ -67,7 +67,7 @@ def test_moments_of_the_products(name):
     expected_left = model.sigma**2 * df
     error = model.sigma**2 * np.sqrt(2.0 * df / n)
     assert abs(left.mean() - expected_left) < 4.5 * error
-    assert_allclose(left.var(), 2.0 * df * model.sigma**4, rtol=0.2)
+    assert_allclose(left.var(), 2.0 * df * model.sigma**4, rtol=0.3)
 
 
 LARGE = {
