@@ -17,7 +17,6 @@ from sklearn_lmm._grouping import FactorLevels, learn_factor
 from sklearn_lmm._labels import (
     Levels,
     check_kind,
-    compact,
     is_sorted,
     learn_levels,
     order_of,
@@ -27,7 +26,7 @@ from sklearn_lmm._roles import Roles
 from sklearn_lmm._types import AnyArray, IntArray
 
 LEVELS_A_ROW = 8
-"""Levels are gone through one by one if there are at most so many for every row."""
+"""Levels are listed whole if there are at most so many for every row."""
 
 KEY_BITS = 32
 """Bits of a number in the key of a pair."""
@@ -223,9 +222,7 @@ def _local(numbers: IntArray, factor: FactorNumbers) -> tuple[IntArray, IntArray
     if size > LEVELS_A_ROW * len(numbers):
         few, codes_of_few = np.unique(numbers, return_inverse=True)
         return codes_of_few, few
-    codes, levels = compact(numbers, size)
-    # To add to all levels in turn is faster than to pick most of them.
-    return (codes, levels) if 2 * len(levels) < size else (numbers, np.arange(size))
+    return numbers, np.arange(size)
 
 
 def _index(labels: AnyArray) -> pd.Index:

@@ -59,12 +59,15 @@ class Totals:
         self._sums.add(replace(statistics, levels=levels))
 
     def finished(self) -> tuple[Layout, CrossProducts]:
-        """Return the form and the cross-products of all rows."""
+        """Return the form and the cross-products of all rows, and forget them."""
         ordered = self._numbering.levels()
         layout = Layout(self.roles, tuple(factor for factor, _ in ordered))
         labels = [factor.labels for factor in layout.factors]
         places = [place for _, place in ordered]
-        return layout, self._sums.total().with_levels(labels, places)
+        statistics = self._sums.total()
+        # They are large, and there would be a third of them.
+        self._sums = Accumulator()
+        return layout, statistics.with_levels(labels, places)
 
 
 def while_next_is_made(use: Callable[[T], None], items: Iterable[T]) -> None:

@@ -117,16 +117,8 @@ class UpdatesMixin:
         25.5918
         """
         refuse_residual(self, "fit_batches")
-        shown = iter(progress(batches, description="fit_batches"))
-        first = next(shown, None)
-        if first is None:
-            raise ValueError("fit_batches got no batch: there is nothing to fit.")
-        layout, design = learn(self, *_four(first))
-        totals = Totals(layout.roles)
-        totals.add(layout, cross_products(design))
-        designs = (totals.read(self, *_four(batch)) for batch in shown)
-        while_next_is_made(totals.add_rows, designs)
-        layout, statistics = totals.finished()
+        # In a function, so that no batch is kept while the model is fitted.
+        layout, statistics = self._totals(batches).finished()
         return self._finish(layout, fit_statistics(statistics, **self._options()))
 
     def adapt(
@@ -179,6 +171,19 @@ class UpdatesMixin:
         adapted = copy.copy(self)
         adapted._keep(layout, predict_effects_from(self.fit_, statistics))
         return adapted
+
+    def _totals(self, batches: Iterable[tuple[Any, ...]]) -> Totals:
+        """Return what the model needs to know of rows that come in batches."""
+        shown = iter(progress(batches, description="fit_batches"))
+        first = next(shown, None)
+        if first is None:
+            raise ValueError("fit_batches got no batch: there is nothing to fit.")
+        layout, design = learn(self, *_four(first))
+        totals = Totals(layout.roles)
+        totals.add(layout, cross_products(design))
+        designs = (totals.read(self, *_four(batch)) for batch in shown)
+        while_next_is_made(totals.add_rows, designs)
+        return totals
 
     def _added(
         self, X: Any, y: Any, groups: Any, sample_weight: Any

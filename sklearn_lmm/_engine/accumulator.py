@@ -8,15 +8,16 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_lmm._engine.cross_products import (
+    FAR,
     CrossProducts,
-    Units,
     cross_products,
     in_units,
     own_units,
     similar,
     units_of,
 )
-from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.design import Design, Factor
+from sklearn_lmm._engine.row_sums import ROWS_AT_ONCE, rows_of_T
 from sklearn_lmm._types import FloatArray, IntArray
 
 ENTRIES_AT_ONCE = 1 << 20
@@ -35,61 +36,69 @@ class Accumulator:
     """
 
     def __init__(self) -> None:
+        # All but s, b and n, which grow.
         self._head: CrossProducts | None = None
         self._s: list[GrowingArray] = []
         self._b: list[GrowingArray] = []
         self._n: dict[tuple[int, int], GrowingMatrix] = {}
+        self._n_checked = 0
 
     def add_rows(self, design: Design) -> None:
         """Add the rows of a design."""
+        head = self._head
         # Rows of a sparse X cannot be shifted to the units at hand.
-        if self._head is None or sparse.issparse(design.X):
+        if head is None or sparse.issparse(design.X) or _far_out(design, head):
             self.add(cross_products(design))
             return
-        units = units_of(self._head)
-        chunk = cross_products(design, *units)
-        if similar(units, own_units(_joined(self._head, _pooled(chunk)))):
-            self._add(chunk)
-        else:
-            self.add(cross_products(design))
+        factors = tuple(map(_by_place, design.factors))
+        for factor, s, b in zip(factors, self._s, self._b, strict=True):
+            s.reach(factor.n_levels)
+            b.reach(factor.n_levels)
+        into = [s.values for s in self._s], [b.values for b in self._b]
+        chunk = cross_products(replace(design, factors=factors), *units_of(head), into)
+        self._head = _joined(head, chunk)
+        self._add_between(chunk)
+        # Seldom, because it looks at all levels.
+        if self._head.n_rows >= 2 * self._n_checked:
+            self._check_units(self._sums())
 
     def add(self, chunk: CrossProducts) -> None:
         """Add cross-products in any units."""
         if self._head is None:
-            self._head = _pooled(chunk)
+            self._head = _bare(chunk)
             self._s = [GrowingArray(s[:0]) for s in chunk.s]
             self._b = [GrowingArray(b[:0]) for b in chunk.b]
             self._n = {pair: GrowingMatrix() for pair in chunk.n}
-            self._scatter(chunk)
-            return
-        units = units_of(self._head)
-        together = _joined(self._head, in_units(_pooled(chunk), units))
-        if not similar(units, own_units(together)):
-            self._change_units(own_units(together))
-        self._add(in_units(chunk, units_of(self._head)))
+        else:
+            pooled = in_units(_pooled(chunk), units_of(self._head))
+            sums = [a + b for a, b in zip(self._sums().s, pooled.s, strict=True)]
+            self._check_units(replace(_joined(self._head, pooled), s=tuple(sums)))
+            chunk = in_units(chunk, units_of(self._head))
+            self._head = _joined(self._head, chunk)
+        for f, places in enumerate(chunk.levels):
+            self._s[f].add(places, chunk.s[f])
+            self._b[f].add(places, chunk.b[f])
+        self._add_between(chunk)
 
     def total(self) -> CrossProducts:
         """Return the cross-products of all rows, in units by their moments."""
         statistics = self._gathered()
         return in_units(statistics, own_units(statistics))
 
-    def _add(self, chunk: CrossProducts) -> None:
-        """Add cross-products that are in the units at hand."""
-        assert self._head is not None
-        self._head = _joined(self._head, _pooled(chunk))
-        self._scatter(chunk)
-
-    def _scatter(self, chunk: CrossProducts) -> None:
+    def _add_between(self, chunk: CrossProducts) -> None:
         places = chunk.levels
-        for f, to in enumerate(places):
-            self._s[f].add(to, chunk.s[f])
-            self._b[f].add(to, chunk.b[f])
         for (f, h), n in chunk.n.items():
             q_f, q_h = chunk.s[f].shape[1], chunk.s[h].shape[1]
             coo = n.tocoo()
             rows = places[f][coo.row // q_f] * q_f + coo.row % q_f
             columns = places[h][coo.col // q_h] * q_h + coo.col % q_h
             self._n[f, h].add(rows, columns, coo.data)
+
+    def _sums(self) -> CrossProducts:
+        """Return what all rows say of all levels together, in a few numbers."""
+        assert self._head is not None
+        sums = [s.values.sum(axis=0, keepdims=True) for s in self._s]
+        return replace(self._head, s=tuple(sums))
 
     def _gathered(self) -> CrossProducts:
         assert self._head is not None
@@ -106,36 +115,63 @@ class Accumulator:
             },
         )
 
-    def _change_units(self, units: Units) -> None:
+    def _check_units(self, pooled: CrossProducts) -> None:
+        """Change the units if they suit these rows badly."""
         assert self._head is not None
+        self._n_checked = pooled.n_rows
+        units = own_units(pooled)
+        if similar(units_of(self._head), units):
+            return
         there = in_units(self._gathered(), units)
-        self._head = in_units(self._head, units)
+        self._head = _bare(there)
         self._s = [GrowingArray(s) for s in there.s]
         self._b = [GrowingArray(b) for b in there.b]
-        for pair, n in there.n.items():
-            self._n[pair] = GrowingMatrix(n)
+        self._n = {pair: GrowingMatrix(n) for pair, n in there.n.items()}
+
+
+def _far_out(design: Design, statistics: CrossProducts) -> bool:
+    """Say whether sums in the units of the statistics would lose these rows' digits.
+
+    Judged by the first rows.
+    """
+    units, blocks = units_of(statistics)
+    head = slice(0, ROWS_AT_ONCE)
+    columns = [*rows_of_T(design, units, head).T]
+    for block, of_block in zip(design.blocks, blocks, strict=True):
+        for j, z in enumerate(block.slopes, start=int(block.intercept)):
+            columns.append((z[head] - of_block.center[j]) / of_block.scale[j])
+    return any(np.mean(column**2) > FAR**2 for column in columns)
+
+
+def _by_place(factor: Factor) -> Factor:
+    """Return the factor with the levels 0, 1, 2, …, as far as its own go."""
+    places = factor.levels
+    all_places = np.arange(int(places.max(initial=-1)) + 1)
+    if len(places) == len(all_places) and (places == all_places).all():
+        return factor
+    return Factor(places[factor.codes], all_places)
+
+
+def _bare(chunk: CrossProducts) -> CrossProducts:
+    """Return a chunk without what it says of levels."""
+    levels = tuple(places[:0] for places in chunk.levels)
+    return replace(chunk, levels=levels, s=(), b=(), n={})
 
 
 def _pooled(chunk: CrossProducts) -> CrossProducts:
     """Return what a chunk says of all levels together, in a few numbers."""
-    return replace(
-        chunk,
-        levels=tuple(levels[:0] for levels in chunk.levels),
-        s=tuple(s.sum(axis=0, keepdims=True) for s in chunk.s),
-        b=tuple(b[:0] for b in chunk.b),
-        n={},
-    )
+    sums = [s.sum(axis=0, keepdims=True) for s in chunk.s]
+    return replace(chunk, s=tuple(sums), b=tuple(b[:0] for b in chunk.b), n={})
 
 
 def _joined(a: CrossProducts, b: CrossProducts) -> CrossProducts:
-    """Return what pooled chunks in the same units say together."""
+    """Return a with what b, in the same units, says of all rows."""
     return replace(
         a,
         n_rows=a.n_rows + b.n_rows,
         sum_weights=a.sum_weights + b.sum_weights,
         sum_log_weights=a.sum_log_weights + b.sum_log_weights,
         tt=a.tt + b.tt,
-        s=tuple(mine + theirs for mine, theirs in zip(a.s, b.s, strict=True)),
     )
 
 
@@ -150,16 +186,18 @@ class GrowingArray:
     def values(self) -> FloatArray:
         return self._room[: self._size]
 
-    def add(self, places: IntArray, values: FloatArray) -> None:
-        """Add values at places, each given once, that may lie beyond the end."""
-        self._size = max(self._size, int(places.max(initial=-1)) + 1)
+    def reach(self, size: int) -> None:
+        """Make it at least so long."""
+        self._size = max(self._size, size)
         if self._size > len(self._room):
             room = np.zeros((2 * self._size, *self._room.shape[1:]))
             room[: len(self._room)] = self._room
             self._room = room
-        # A slice, which is many times faster, where it says the same.
-        every = len(places) == self._size and bool((np.diff(places) == 1).all())
-        self._room[slice(self._size) if every else places] += values
+
+    def add(self, places: IntArray, values: FloatArray) -> None:
+        """Add values at places, each given once, that may lie beyond the end."""
+        self.reach(int(places.max(initial=-1)) + 1)
+        self._room[places] += values
 
 
 class GrowingMatrix:

@@ -165,17 +165,19 @@ def cross_products(
     design: Design,
     units: Standardization | None = None,
     blocks: tuple[Standardization, ...] | None = None,
+    into: tuple[Sequence[FloatArray], Sequence[FloatArray]] | None = None,
 ) -> CrossProducts:
     """Reduce the rows of a design to their cross-products, in one pass.
 
     `units` are those to hold X and y in, `blocks` those of the terms; None for
-    the moments of the rows.
+    the moments of the rows.  `into` are s and b of other rows in these units,
+    to which those of the design are added in place.
     """
     n, weights = len(design.y), design.weights
     if blocks is None:
         blocks = tuple(standardize_block(block, weights) for block in design.blocks)
     columns = provisional_units(design) if units is None else units
-    sums = sum_rows(design, columns, blocks)
+    sums = sum_rows(design, columns, blocks, into)
     statistics = CrossProducts(
         columns=columns,
         blocks=blocks,

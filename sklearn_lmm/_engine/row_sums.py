@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse._sparsetools import csc_matvecs
 
 from sklearn_lmm._engine.design import (
     Block,
@@ -37,29 +38,34 @@ class RowSums:
 
 
 def sum_rows(
-    design: Design, units: Standardization, blocks: tuple[Standardization, ...]
+    design: Design,
+    units: Standardization,
+    blocks: tuple[Standardization, ...],
+    into: tuple[Sequence[FloatArray], Sequence[FloatArray]] | None = None,
 ) -> RowSums:
-    """Return the sums, with T and the columns of every term in the given units."""
+    """Return the sums, with T and the columns of every term in the given units.
+
+    into : s and b of other rows, contiguous, that are added to in place
+    """
     by_factor: list[Columns] = [[] for _ in design.factors]
     for block, block_units in zip(design.blocks, blocks, strict=True):
         by_factor[block.factor].append((block, block_units))
-    ones_first = design.intercept and units.mix is None
-    tt = np.zeros((len(units.scale), len(units.scale)))
-    s: list[FloatArray] = []
-    b: list[FloatArray] = []
+    width = len(units.scale)
+    tt = np.zeros((width, width))
+    if into is None:
+        q = [sum(block.term.q for block, _ in terms) for terms in by_factor]
+        sizes = [(f.n_levels, k) for f, k in zip(design.factors, q, strict=True)]
+        s: Sequence[FloatArray] = [np.zeros((G, k, k)) for G, k in sizes]
+        b: Sequence[FloatArray] = [np.zeros((G, k, width)) for G, k in sizes]
+    else:
+        s, b = into
     for rows in _chunks(design):
         T = rows_of_T(design, units, rows)
         weights = None if design.weights is None else design.weights[rows]
         tt += _dense(T.T @ _weighted(T, weights))
         for f, terms in enumerate(by_factor):
             z = _coefficient_columns(terms, rows)
-            s_f, b_f = _group_sums(design.factors[f], rows, z, weights, T, ones_first)
-            if rows.start:
-                s[f] += s_f
-                b[f] += b_f
-            else:
-                s.append(s_f)
-                b.append(b_f)
+            _add_group_sums(design.factors[f], rows, z, weights, T, s[f], b[f])
     return RowSums(tt, tuple(s), tuple(b), _between_factors(design, by_factor))
 
 
@@ -120,10 +126,9 @@ def rows_of_T(
 
 
 def _chunks(design: Design) -> Iterator[slice]:
-    """Cut the rows so that sums over levels cost no more than the rows do."""
     n = len(design.y)
-    most_levels = max((factor.n_levels for factor in design.factors), default=0)
-    size = n if sparse.issparse(design.X) else max(ROWS_AT_ONCE, 2 * most_levels)
+    # Sums over levels of a sparse T are made apart and cost as many as there are.
+    size = n if sparse.issparse(design.X) else ROWS_AT_ONCE
     for start in range(0, n, size):
         yield slice(start, start + size)
 
@@ -143,42 +148,42 @@ def _coefficient_columns(terms: Columns, rows: slice) -> list[FloatArray | None]
     return columns
 
 
-def _group_sums(
+def _add_group_sums(
     factor: Factor,
     rows: slice,
     z: list[FloatArray | None],
     weights: FloatArray | None,
     T: FloatArray | sparse.csr_array,
-    ones_first: bool,
-) -> tuple[FloatArray, FloatArray]:
-    """Return a chunk's Z_g'W Z_g (G, q, q) and Z_g'W T (G, q, p + 1) of all levels.
+    s: FloatArray,
+    b: FloatArray,
+) -> None:
+    """Add a chunk's Z_g'W Z_g to s and Z_g'W T to b, for every level g.
 
-    ones_first : whether the first column of T is ones, as that of z may be
-
-    A product with the (levels q x rows) matrix of z reads the rows once, in
-    order, and is as fast as memory allows; `np.add.at` is many times slower.
+    b is Z'W T for the (rows x levels q) matrix Z, whose transpose in columns by
+    row reads T once, in order.  SciPy's own kernel adds to what is there; its
+    product would make, and clear, an array of all levels for every chunk.
     """
-    codes, G, q = factor.codes[rows], factor.n_levels, len(z)
-    m = len(codes)
-    dtype: type[np.integer[Any]] = np.int32 if max(G, m) * q < 2**31 else np.int64
+    codes, q = factor.codes[rows], len(z)
+    m, size = len(codes), len(s) * q
+    small = max(size, m * q) < 2**31
+    dtype: type[np.int32 | np.int64] = np.int32 if small else np.int64
     values, index = np.empty((m, q)), np.empty((m, q), dtype)
     wz = [_product(z_i, weights) for z_i in z]
     for i, wz_i in enumerate(wz):
         values[:, i] = 1.0 if wz_i is None else wz_i
         index[:, i] = codes * q + i
-    indptr: IntArray = np.arange(0, m * q + 1, q, dtype=dtype)
-    entries = (values.ravel(), index.ravel(), indptr)
-    by_level = sparse.csc_array(entries, (G * q, m))
-    b = _dense(by_level @ T).reshape(G, q, -1)
-    s = np.empty((G, q, q))
-    for i in range(q):
-        for j in range(i + 1):
-            if z[j] is None and ones_first:
-                s[:, i, j] = b[:, i, 0]
-            else:
-                s[:, i, j] = np.bincount(codes, _product(wz[i], z[j]), G)
-            s[:, j, i] = s[:, i, j]
-    return s, b
+    indptr: Any = np.arange(0, m * q + 1, q, dtype=dtype)
+    entries = (indptr, index.ravel(), values.ravel())
+    if sparse.issparse(T):
+        by_level = sparse.csc_array(entries[::-1], (size, m))
+        b += _dense(by_level @ T).reshape(b.shape)
+    else:
+        width = T.shape[1]
+        csc_matvecs(size, m, width, *entries, T.ravel(), b.reshape(-1))
+    flat, first = s.reshape(-1), codes * q**2
+    for i, j in product(range(q), repeat=2):
+        zz = _product(wz[i], z[j])
+        np.add.at(flat, first + (i * q + j), np.ones(m) if zz is None else zz)
 
 
 def _weighted(
