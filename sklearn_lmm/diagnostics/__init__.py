@@ -4,6 +4,7 @@ Functions that take `(est, X, y, *, groups=None, sample_weight=None)` need the r
 of the fit once more, in any order, and refuse others.
 """
 
+from sklearn_lmm.diagnostics._collinearity import collinearity, condition_numbers
 from sklearn_lmm.diagnostics._description import (
     effective_df,
     icc,
@@ -13,11 +14,15 @@ from sklearn_lmm.diagnostics._description import (
     variance_explained,
     variance_function,
 )
+from sklearn_lmm.diagnostics._independence import cluster_independence
 from sklearn_lmm.diagnostics._influence import cooks_distance, influence
 from sklearn_lmm.diagnostics._leverage import leverage
 from sklearn_lmm.diagnostics._residuals import residuals
 
 __all__ = [
+    "cluster_independence",
+    "collinearity",
+    "condition_numbers",
     "cooks_distance",
     "effective_df",
     "icc",
