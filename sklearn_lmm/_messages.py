@@ -106,17 +106,21 @@ def _dropped(roles: Roles, fit: LMMFit) -> str:
 
 
 def _unidentified(roles: Roles, fit: LMMFit, block: int) -> str:
+    return (
+        f"The criterion is flat in the covariance of {_effects(roles.terms[block])}: "
+        f"{why_unidentified(roles, fit, block)}. The covariance was set to 0."
+    )
+
+
+def why_unidentified(roles: Roles, fit: LMMFit, block: int) -> str:
+    """Say why the data tell nothing of a term's covariance."""
     term = roles.terms[block]
     n_levels = len(fit.statistics.levels[term.factor])
-    why = f"the data cannot tell what varies between the levels of {term.name!r}"
     if n_levels == 1:
-        why = f"{term.name!r} has one level only"
-    elif n_levels == fit.statistics.n_rows:
-        why = f"every level of {term.name!r} has a single row"
-    return (
-        f"The criterion is flat in the covariance of {_effects(term)}: {why}. "
-        "The covariance was set to 0."
-    )
+        return f"{term.name!r} has one level only"
+    if n_levels == fit.statistics.n_rows:
+        return f"every level of {term.name!r} has a single row"
+    return f"the data cannot tell what varies between the levels of {term.name!r}"
 
 
 def _not_converged(fit: LMMFit) -> str:
@@ -141,6 +145,16 @@ def _stochastic(error: MonteCarlo) -> str:
 
 
 def _collapsed(roles: Roles, fit: LMMFit, block: int) -> str:
+    return (
+        f"The fit is singular: {what_collapsed(roles, fit, block)}. It is the optimum "
+        "all the same, and predictions are valid, but the data support a simpler "
+        "model: leave out what does not vary, or use covariance='diagonal' where a "
+        "correlation is at its bound."
+    )
+
+
+def what_collapsed(roles: Roles, fit: LMMFit, block: int) -> str:
+    """Name the effects of a term that have no variance, or depend on each other."""
     term = roles.terms[block]
     covariance = fit.covariances[term.factor][term.columns, term.columns]
     sizes = np.sqrt(np.diag(covariance).clip(0)) * _rms(fit.statistics.blocks[block])
@@ -148,13 +162,7 @@ def _collapsed(roles: Roles, fit: LMMFit, block: int) -> str:
     directions = np.array([d for of, d in fit.collapsed if of == block])
     parts = _constant_part(term, varies)
     parts += _dependent_part(term, np.where(varies, directions, 0.0), covariance)
-    what = " and ".join(parts) or f"{_effects(term)} have lost a direction"
-    return (
-        f"The fit is singular: {what}. It is the optimum all the same, "
-        "and predictions are valid, but the data support a simpler model: leave out "
-        "what does not vary, or use covariance='diagonal' where a correlation is "
-        "at its bound."
-    )
+    return " and ".join(parts) or f"{_effects(term)} have lost a direction"
 
 
 def _rms(units: Standardization) -> FloatArray:

@@ -4,6 +4,7 @@ Functions that take `(est, X, y, *, groups=None, sample_weight=None)` need the r
 of the fit once more, in any order, and refuse others.
 """
 
+from sklearn_lmm.diagnostics._check import check
 from sklearn_lmm.diagnostics._collinearity import collinearity, condition_numbers
 from sklearn_lmm.diagnostics._description import (
     effective_df,
@@ -17,9 +18,13 @@ from sklearn_lmm.diagnostics._description import (
 from sklearn_lmm.diagnostics._independence import cluster_independence
 from sklearn_lmm.diagnostics._influence import cooks_distance, influence
 from sklearn_lmm.diagnostics._leverage import leverage
+from sklearn_lmm.diagnostics._report import Finding, Report
 from sklearn_lmm.diagnostics._residuals import residuals
 
 __all__ = [
+    "Finding",
+    "Report",
+    "check",
     "cluster_independence",
     "collinearity",
     "condition_numbers",

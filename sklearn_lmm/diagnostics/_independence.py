@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from sklearn_lmm._clusters import clusters_of
+from sklearn_lmm._clusters import NamedClusters, clusters_of
 from sklearn_lmm._engine.fitted_rows import Clusters, FittedRows
 from sklearn_lmm._engine.whitening import SymmetricRoot
 from sklearn_lmm._rows import FitRows, rows_of_fit
@@ -94,34 +94,50 @@ def cluster_independence(
     >>> from sklearn_lmm.diagnostics import cluster_independence
     >>> X, y = load_sleepstudy(return_X_y=True)
     >>> model = MixedEffectsRegressor("Subject").fit(X, y)
-    >>> cluster_independence(model, X, y)[["correlation", "p_value"]].round(3)
-                               correlation  p_value
-    within clusters                 -0.001    0.959
-    within, next row                 0.412    0.000
-    between, next cluster            0.010    0.505
+    >>> table = cluster_independence(model, X, y)
+    >>> list(table.index)
+    ['within clusters', 'within, next row', 'between, next cluster']
+    >>> table.loc["within, next row", ["correlation", "std_error"]].round(2).to_dict()
+    {'correlation': 0.44, 'std_error': 0.08}
     """
     given = rows_of_fit(est, X, y, groups, sample_weight)
     if given.fit.perfect:
         raise ValueError("y is explained exactly: there are no residuals to compare.")
     named = clusters_of(given, cluster, X)
+    other = None if across is None else clusters_of(given, across, X)
     rows = FittedRows.of(given.fit, given.design)
-    T = SymmetricRoot(rows, range(len(rows.codes))).T()
-    r = T @ rows.point.residual / np.sqrt(rows.point.sigma2)
-    A = T[:, :-1] @ rows.point.inverse_R_X
     neighbours = np.argsort(_order(given, order, X), kind="stable")
-    found = {
-        "within clusters": within_clusters(r, A, named.clusters),
-        "within, next row": _next_rows(r, A, named.clusters.codes, neighbours),
-        "between, next cluster": _next_clusters(r, A, named.clusters, neighbours),
-    }
-    if across is not None:
-        other = clusters_of(given, across, X)
-        name = f"between, same {other.name}"
-        found[name] = _across(r, A, named.clusters, other.clusters)
-    return _table(found)
+    return Unexplained(rows).table(named, neighbours, other)
 
 
-def within_clusters(r: FloatArray, A: FloatArray, clusters: Clusters) -> Pairs:
+class Unexplained:
+    """Whitened residuals of the rows of a fit, to be compared pair by pair."""
+
+    def __init__(self, rows: FittedRows) -> None:
+        T = SymmetricRoot(rows, range(len(rows.codes))).T()
+        self.r = T @ rows.point.residual / np.sqrt(rows.point.sigma2)
+        self.A = T[:, :-1] @ rows.point.inverse_R_X
+
+    def table(
+        self, named: NamedClusters, neighbours: IntArray, other: NamedClusters | None
+    ) -> pd.DataFrame:
+        """Return what `cluster_independence` returns.
+
+        neighbours : the rows in the order that makes them neighbours
+        """
+        r, A, clusters = self.r, self.A, named.clusters
+        found = {
+            "within clusters": _within(r, A, clusters),
+            "within, next row": _next_rows(r, A, clusters.codes, neighbours),
+            "between, next cluster": _next_clusters(r, A, clusters, neighbours),
+        }
+        if other is not None:
+            name = f"between, same {other.name}"
+            found[name] = _across(r, A, clusters, other.clusters)
+        return _table(found)
+
+
+def _within(r: FloatArray, A: FloatArray, clusters: Clusters) -> Pairs:
     """Return all pairs of rows of one cluster."""
     S, A_c = _by_cluster(r, clusters), _by_cluster(A, clusters)
     total = np.sum(S**2) - np.sum(r**2) + np.sum(A_c**2) - np.sum(A**2)

@@ -61,7 +61,7 @@ def leverage(
     >>> h[:3].round(3)
     array([0.229, 0.17 , 0.127])
     >>> print(round(h.sum(), 1))
-    28.7
+    29.0
     """
     given = rows_of_fit(est, X, y, groups, sample_weight)
     rows = FittedRows.of(given.fit, given.design)

@@ -111,7 +111,7 @@ def _of_kind(
         left = [f for f in range(len(rows.codes)) if f not in subtracted]
         return _uncorrelated(rows, given, kind, left) / _sigma(rows)
     if kind in STUDENTIZED:
-        return _studentized(rows, kind, subtracted)
+        return studentized(rows, kind, subtracted)
     e = rows.marginal - sum(rows.effects(f) for f in sorted(subtracted))
     e = np.asarray(e / np.sqrt(rows.copies))
     if kind == "scaled":
@@ -142,7 +142,8 @@ def _uncorrelated(
     return e
 
 
-def _studentized(rows: FittedRows, kind: str, subtracted: set[int]) -> FloatArray:
+def studentized(rows: FittedRows, kind: str, subtracted: set[int]) -> FloatArray:
+    """Return residuals over their own standard deviation."""
     every = set(range(len(rows.codes)))
     allowed = (every,) if kind == "deleted" else (every, set())
     if subtracted not in allowed:
