@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -16,11 +16,8 @@ import pandas as pd
 import scipy
 import sklearn
 
-from benchmarks.cases import Case
-from benchmarks.measure import HERE, OURS, Measurement
-
-SAME = 1e-3
-"""Criteria -2 log L that differ by less are the same optimum."""
+from benchmarks.cases import CASES, Case, find_case
+from benchmarks.measure import FAILED, HERE, OURS, Measurement
 
 LARGE = 50e6
 """Bytes of input from which the peak of memory is set against it."""
@@ -34,16 +31,17 @@ class Result:
     """One case.
 
     input_bytes : size of the columns that every package was given
-    measured : by package; None where it failed
+    measured : by package; in words, why there is no measurement
     """
 
     case: Case
     input_bytes: int
-    measured: dict[str, Measurement | None]
+    measured: dict[str, Measurement | str]
 
     @property
     def ours(self) -> Measurement | None:
-        return self.measured[OURS]
+        ours = self.measured.get(OURS)
+        return ours if isinstance(ours, Measurement) else None
 
     def gap(self, measured: Measurement) -> float | None:
         """Return by how much a package's -2 log L is above ours."""
@@ -52,11 +50,16 @@ class Result:
         return 2.0 * (self.ours.log_likelihood - measured.log_likelihood)
 
     def agrees(self) -> bool:
-        """Say whether every package worked and found the same optimum."""
+        """Say whether no package failed, and all found the same optimum."""
         return all(
-            measured is not None and abs(self.gap(measured) or 0.0) < SAME
+            self.is_same(measured)
+            if isinstance(measured, Measurement)
+            else measured != FAILED
             for measured in self.measured.values()
         )
+
+    def is_same(self, measured: Measurement) -> bool:
+        return abs(self.gap(measured) or 0.0) < self.case.tolerance
 
 
 def report(results: list[Result], settings: dict[str, str]) -> str:
@@ -73,8 +76,8 @@ def report(results: list[Result], settings: dict[str, str]) -> str:
 def rows(result: Result) -> Iterator[list[str]]:
     """Yield a line of the table for every package."""
     for package, measured in result.measured.items():
-        if measured is None:
-            yield [result.case.name, package, "failed"] + [""] * (len(HEADER) - 3)
+        if isinstance(measured, str):
+            yield [result.case.name, package, measured] + [""] * (len(HEADER) - 3)
             continue
         times = measured.seconds
         yield [
@@ -107,7 +110,9 @@ def criterion(result: Result, measured: Measurement) -> str:
     above = result.gap(measured)
     if above is None or measured is result.ours:
         return method
-    return f"{method} {above:+.0e}" + ("" if abs(above) < SAME else " **differs**")
+    return f"{method} {above:+.0e}" + (
+        "" if result.is_same(measured) else " **differs**"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -127,7 +132,8 @@ def environment(results: list[Result], settings: dict[str, str]) -> dict[str, st
     versions |= {m.__name__: m.__version__ for m in (np, scipy, pd, sklearn)}
     for result in results:
         for measured in result.measured.values():
-            versions |= {} if measured is None else measured.versions
+            if isinstance(measured, Measurement):
+                versions |= measured.versions
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": processor(),
@@ -148,27 +154,57 @@ def processor() -> str:
 
 
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
+RECORD = HERE / "results" / "latest.json"
 
 
-def store(results: list[Result], settings: dict[str, str], text: str) -> None:
-    """Write results/latest.json, and the table into README.md."""
+def recorded() -> dict[str, Result]:
+    """Return what earlier runs have stored, by case."""
+    if not RECORD.exists():
+        return {}
+    cases = json.loads(RECORD.read_text())["cases"]
+    known = {case.name for case in CASES}
+    return {
+        name: Result(
+            find_case(name),
+            record["input_bytes"],
+            {
+                package: found if isinstance(found, str) else Measurement(**found)
+                for package, found in record["measured"].items()
+            },
+        )
+        for name, record in cases.items()
+        if name in known
+    }
+
+
+def store(new: Result, settings: dict[str, str]) -> Result:
+    """Add a case to results/latest.json, and rewrite the table in README.md.
+
+    Return it together with what was there for other packages.
+    """
+    by_name = recorded()
+    if new.case.name in by_name:
+        new = replace(new, measured=by_name[new.case.name].measured | new.measured)
+    by_name[new.case.name] = new
+    results = [by_name[case.name] for case in CASES if case.name in by_name]
     record = {
         "environment": environment(results, settings),
         "cases": {
             result.case.name: {
                 "input_bytes": result.input_bytes,
                 "measured": {
-                    package: measured and asdict(measured)
-                    for package, measured in result.measured.items()
+                    package: found if isinstance(found, str) else asdict(found)
+                    for package, found in result.measured.items()
                 },
             }
             for result in results
         },
     }
-    directory = HERE / "results"
-    directory.mkdir(exist_ok=True)
-    (directory / "latest.json").write_text(json.dumps(record, indent=1) + "\n")
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
     readme = HERE / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{text}\n\n{END}{after}")
+    start, rest = readme.read_text().split(BEGIN)
+    end = rest.split(END)[1]
+    text = report(results, settings)
+    readme.write_text(f"{start}{BEGIN}\n{text}\n\n{END}{end}")
+    return new
