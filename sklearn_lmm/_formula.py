@@ -233,25 +233,23 @@ def learn_formula(
     ValueError
         If the formula cannot be read, X lacks a column, or values are missing.
     """
-    text, X = estimator.formula, without_arrow(X)
-    parsed = parse_formula(text)
-    texts = [parsed.fixed, *(bar.coefficients for bar in parsed.bars)]
-    used = set().union(*map(names_in, [*texts, *map(_arithmetic, parsed.offsets)]))
-    check_present(sorted(used), X, text)
-    groupings = {name for bar in parsed.bars for name in bar.group}
-    if groups is None:
-        check_present(sorted(groupings), X, text)
-    names = [name for name in column_names(X, text) if name in used | groupings]
-    data = (X, y, groups, sample_weight, estimator.na_action)
-    rows = _rows(parsed, names, *data)
+    X = without_arrow(X)
+    parsed = parse_formula(estimator.formula)
+    used, groupings = _names_of(parsed)
+    check_present(
+        sorted(used if groups is not None else used | groupings), X, parsed.text
+    )
+    names = [n for n in column_names(X, parsed.text) if n in used | groupings]
+    rows = _rows(parsed, names, X, y, groups, sample_weight, estimator.na_action)
     covariates = plain_covariates(rows.X[[name for name in names if name in used]])
     response = None
     if parsed.response and y is None:
         response, values = _single(parsed.response, plain_covariates(rows.X))
         rows = rows._replace(y=values[:, 0])
-    fixed, *bars = [expand(part, covariates) for part in texts]
-    offsets = [_single(part, covariates) for part in parsed.offsets]
     labels = tuple(name for name in names if name in groupings)
+    rows = rows._replace(X=rows.X[list(dict.fromkeys([*covariates, *labels]))])
+    fixed, *bars = [expand(part, covariates) for part in _sides(parsed)]
+    offsets = [_single(part, covariates) for part in parsed.offsets]
     copies = rows.sample_weight if estimator.weights == "frequency" else None
     formula = Formula(
         parsed=parsed,
@@ -266,9 +264,20 @@ def learn_formula(
         n_rows=len(covariates),
         n_dropped=rows.n_dropped,
     )
-    rows = rows._replace(X=rows.X[list(dict.fromkeys([*covariates, *labels]))])
-    parts = [values for _, values in (fixed, *bars)]
-    return formula, rows, formula._table(rows.X, parts, [o for _, o in offsets])
+    made = [values for _, values in (fixed, *bars)]
+    return formula, rows, formula._table(rows.X, made, [o for _, o in offsets])
+
+
+def _sides(parsed: ParsedFormula) -> list[str]:
+    """Return the texts of the fixed part, and of what stands before each bar."""
+    return [parsed.fixed, *(bar.coefficients for bar in parsed.bars)]
+
+
+def _names_of(parsed: ParsedFormula) -> tuple[set[str], set[str]]:
+    """Return the names of covariates, and those of grouping factors."""
+    texts = [*_sides(parsed), *map(_arithmetic, parsed.offsets)]
+    covariates = set().union(*map(names_in, texts))
+    return covariates, {name for bar in parsed.bars for name in bar.group}
 
 
 def _rows(

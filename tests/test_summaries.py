@@ -29,7 +29,7 @@ def sleep(formula=FORMULA, **parameters):
         return lmer(formula, SLEEP, **parameters)
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", [n for n, o in ORACLES.items() if o["n"] < 5000])
 def test_every_summary_can_be_read(name):
     summary = fitted(name)[0].summary(df="residual")
     lines = str(summary).splitlines()

@@ -240,36 +240,43 @@ def _averaged(
     coverage: float,
 ) -> MarginalMeans:
     """Average the rows of a grid over the variables that are not in `by`."""
-    est = grid.est
+    est, names = grid.est, np.array(grid.layout.roles.fixed_names, dtype=object)
     cells = pd.MultiIndex.from_product([values[name] for name in by]) if by else [()]
     L = X.reshape(len(cells), -1, X.shape[1]).mean(axis=1)
     offset = offset.reshape(len(cells), -1).mean(axis=1)
-    kept, known = est.fit_.kept, grid.estimable(L)
-    names = np.array(est._layout.roles.fixed_names, dtype=object)[kept]
-    weights = pd.DataFrame(L[:, kept], columns=names)
-    table = pd.DataFrame(np.nan, index=weights.index, columns=_COLUMNS)
-    if known.any():
-        found = contrast(est, weights[known], df=df, joint=False)
-        table.loc[known] = found.to_numpy()
+    known = grid.estimable(L)
     if not known.all():
-        weights.loc[~known] = np.nan
         warnings.warn(
             f"{(~known).sum()} of {len(known)} means need coefficients that were "
             "dropped from the fit, as of combinations without rows; they are NaN.",
             RankDeficiencyWarning,
             stacklevel=4,
         )
-    labels = {name: [cell[k] for cell in cells] for k, name in enumerate(by)}
-    frame = pd.DataFrame(labels, index=weights.index)
-    frame["estimate"] = table["estimate"] + offset
-    half = stats.t.ppf(0.5 + coverage / 2.0, table["df"]) * table["std_error"]
-    frame = frame.assign(
-        std_error=table["std_error"],
-        df=table["df"],
-        lower=frame["estimate"] - half,
-        upper=frame["estimate"] + half,
+    kept = est.fit_.kept
+    weights = pd.DataFrame(
+        np.where(known[:, None], L, np.nan)[:, kept], None, names[kept]
     )
-    return MarginalMeans(frame, weights, by, df, est)
+    table = _tests(est, weights, df)
+    estimate = table["estimate"] + offset
+    half = stats.t.ppf(0.5 + coverage / 2.0, table["df"]) * table["std_error"]
+    columns: dict[str, Any] = {n: [c[k] for c in cells] for k, n in enumerate(by)}
+    columns |= {
+        "estimate": estimate,
+        "std_error": table["std_error"],
+        "df": table["df"],
+    }
+    columns |= {"lower": estimate - half, "upper": estimate + half}
+    return MarginalMeans(pd.DataFrame(columns), weights, by, df, est)
+
+
+def _tests(est: Any, weights: pd.DataFrame, df: str) -> pd.DataFrame:
+    """Return the t test of each row of weights, NaN where these are."""
+    known = weights.notna().all(axis=1)
+    table = pd.DataFrame(np.nan, index=weights.index, columns=_COLUMNS)
+    if known.any():
+        found = contrast(est, weights[known], df=df, joint=False)
+        table.loc[known] = found[_COLUMNS].to_numpy()
+    return table
 
 
 @validate_params(
@@ -339,13 +346,9 @@ def _pairs(
     others = [name for name in means.by if name not in families]
     text = rows[others].astype(str).agg(" ".join, axis=1)
     pairs = list(combinations(rows.index, 2))
-    L = np.array([means.weights.loc[i] - means.weights.loc[j] for i, j in pairs])
-    known = np.isfinite(L).all(axis=1)
-    table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=_COLUMNS)
-    if known.any():
-        weights = pd.DataFrame(L[known], columns=means.weights.columns)
-        found = contrast(means.estimator, weights, df=means.df, joint=False)
-        table.loc[known] = found.to_numpy()
+    L = means.weights
+    weights = pd.DataFrame([L.loc[i] - L.loc[j] for i, j in pairs], range(len(pairs)))
+    table = _tests(means.estimator, weights, means.df)
     table["p_value"] = _adjusted(table, adjust, len(rows))
     table.insert(0, "contrast", [f"{text[i]} - {text[j]}" for i, j in pairs])
     for k, name in enumerate(families, start=1):
