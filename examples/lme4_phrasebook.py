@@ -5,8 +5,9 @@ From lme4 to sklearn_lmm
 
 A phrase book: what one says in R with lme4 and the packages around it (lmerTest,
 pbkrtest, emmeans, broom.mixed, influence.ME, performance), and what one says here.
-Every phrase is run, and its answer printed. The numbers are those of the R packages;
-where the two languages mean different things it is said at the end.
+Every phrase is run, and its answer printed. The numbers are those of the R packages,
+as far as they are not drawn at random; where the two languages mean different things
+it is said at the end.
 """
 
 import textwrap
@@ -191,6 +192,9 @@ refused, by column and number, unless na_action='drop' is given.""")
 say("""Weights: of lmer() they are lme4's, precisions. MixedEffectsRegressor takes
 sample_weight as scikit-learn does, for so many equal rows; weights='precision' is the
 other meaning.""")
+say("""Tests of variances: under the null hypothesis a variance lies on its boundary, so
+that ranova and likelihood_ratio_test take a mixture of distributions, where lmerTest
+and lme4 take one chi-squared, with p-values that are too large (here 5.0e-10).""")
 say("""Order: terms stay in the order written, in theta_ too; lme4 sorts them by their
 number of levels. The levels of batch/cask are called (batch, cask), not cask:batch.""")
 say("""New levels: lme4 stops unless allow.new.levels is set; here they are predicted

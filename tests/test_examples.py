@@ -13,6 +13,18 @@ from matplotlib.figure import Figure
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FINDINGS = {
+    "lme4_phrasebook": [
+        "R> summary(m)",
+        "REML criterion: 1743.6",
+        "-3.9536 -0.4634 0.0231 0.4634 5.1793",
+        "Subject (Intercept) 612.09 24.740",
+        "recipeB:temperature 0.0109",
+        "poly(Days, 2)2 32.8558",
+        "0 345.6107 14.6288 17.0 23.6254 1.9354e-14",
+        "temperature 1 222.0000 8.7468e-19",
+        "29.0220",
+        "all columns before the bar are independent (True)",
+    ],
     "out_of_core": [
         "120000 rows of 1818 shops came in 12 batches",
         "are 3.03 (true: 3) and 0.97 a unit of temperature (true: 1)",

@@ -15,6 +15,7 @@ from scipy import stats
 from sklearn_lmm import MixedEffectsRegressor, lmer
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.intervals import confidence_intervals
+from sklearn_lmm.residuals import AR1, Heteroscedastic
 from sklearn_lmm.summaries import augment, glance, tidy
 from sklearn_lmm.summaries._text import aligned, p_values, shortened, spoken
 
@@ -268,3 +269,28 @@ def test_augment_leaves_out_what_the_fit_left_out():
     table = augment(model, data)
     assert table.index.tolist() == list(range(3, 180))
     assert_allclose(table[".fitted"] + table[".resid"], data["Reaction"][3:])
+
+
+def test_residual_structures():
+    model = sleep("Reaction ~ Days + (1 | Subject)", residual=AR1("Days"))
+    summary = model.summary(SLEEP)
+    assert summary.residuals is None
+    assert "Errors: AR1(time='Days')" in str(summary)
+    pd.testing.assert_series_equal(summary.errors, model.residual_parameters_)
+    plain = sleep("Reaction ~ Days + (1 | Subject)").summary().explained
+    assert summary.explained["R2 marginal"] == pytest.approx(
+        plain["R2 marginal"], abs=0.05
+    )
+    unequal = sleep("Reaction ~ Days + (1 | Subject)", residual=Heteroscedastic("cond"))
+    assert len(unequal.summary().explained) == 0
+    assert "Max" not in str(unequal.summary(SLEEP))
+
+
+def test_monte_carlo_errors_are_said():
+    formula = "strength ~ 1 + (1 | batch) + (1 | cask)"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = frame("Pastes")
+        model = lmer(formula, data, solver="stochastic", random_state=0)
+    text = " ".join(str(model.summary()).split())
+    assert "random vectors: theta has a Monte-Carlo error of at most" in text

@@ -30,7 +30,7 @@ def fixed_variance(fit: LMMFit) -> float | None:
 
     They do where the fixed part, or a random term, has an intercept.
     """
-    statistics = fit.statistics.select(fit.kept)
+    statistics = fit.row_statistics.select(fit.kept)
     columns, n = statistics.columns, statistics.sum_weights
     sums = _column_sums(statistics)
     if sums is None:
@@ -57,7 +57,7 @@ def _column_sums(statistics: CrossProducts) -> FloatArray | None:
 
 def term_variances(fit: LMMFit) -> FloatArray:
     """Return var_k of every random term (k,)."""
-    statistics = fit.statistics
+    statistics = fit.row_statistics
     variances = []
     for term, place, units in zip(
         statistics.terms, statistics.slices, statistics.blocks, strict=True

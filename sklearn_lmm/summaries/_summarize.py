@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_lmm._columns import listed
 from sklearn_lmm._messages import messages
 from sklearn_lmm.diagnostics import icc, r_squared, residuals
+from sklearn_lmm.exceptions import StochasticFitWarning
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.summaries._summary import Summary
 
@@ -40,7 +41,7 @@ def summarize(
     """
     check_is_fitted(est)
     quantiles = None
-    if X is not None and not est.fit_.perfect:
+    if X is not None and _has_residuals(est):
         rows = {"groups": groups, "sample_weight": sample_weight}
         quantiles = _quantiles(residuals(est, X, y, kind="scaled", **rows))
     return Summary(
@@ -49,11 +50,17 @@ def summarize(
         criteria=criteria(est),
         residuals=quantiles,
         random=random_table(est),
+        errors=est.residual_parameters_,
         fixed=coefficient_table(est, df=df),
         correlation=_correlation(est),
         explained=_explained(est),
         notes=_notes(est, df, X is not None),
     )
+
+
+def _has_residuals(est: Any) -> bool:
+    """Say whether residuals can be scaled: by one sigma that is not 0."""
+    return est.fit_.errors is None and not est.fit_.perfect
 
 
 def _title(est: Any) -> str:
@@ -72,6 +79,8 @@ def _facts(est: Any) -> dict[str, str]:
         facts["Random part"] = repr(est.random)
     levels = zip(roles.groupings, fit.statistics.levels, strict=True)
     groups = "".join(f"; {len(labels)} levels of {g.name}" for g, labels in levels)
+    if est.residual is not None:
+        facts["Errors"] = repr(est.residual)
     rows = fit.statistics
     facts["Rows"] = f"{rows.n_rows}{groups}"
     if rows.sum_log_weights != 0.0 or rows.sum_weights != rows.n_rows:
@@ -150,9 +159,11 @@ def _correlation(est: Any) -> pd.DataFrame | None:
 
 def _explained(est: Any) -> pd.Series[Any]:
     roles = est._layout.roles
-    # Without any intercept the sums that the fit has kept tell no means.
+    # Without any intercept the sums that the fit has kept tell no means; where
+    # errors differ there is no one variance to divide by.
     means = roles.intercept or any(term.intercept for term in roles.terms)
-    if est.fit_.perfect or not roles.terms or not means:
+    unequal = est.fit_.errors is not None and est._errors.variances
+    if est.fit_.perfect or unequal or not roles.terms or not means:
         return pd.Series(dtype=float)
     r2 = r_squared(est)
     return pd.Series(
@@ -170,12 +181,20 @@ def _notes(est: Any, df: str, with_rows: bool) -> list[str]:
         notes.append(
             f"Correlations of more than {MOST_CORRELATED} fixed effects are not shown."
         )
-    if not with_rows:
+    if not with_rows and _has_residuals(est):
         notes.append(
             "Scaled residuals need the rows, which the fit has not kept: summary(X, y)."
         )
     formula = est._layout.formula
     if formula is not None and formula.n_dropped:
         notes.append(f"{formula.n_dropped} rows with missing values were left out.")
-    said = [text for _, text in messages(est._layout.roles, est.fit_)]
+    error = est.fit_.monte_carlo
+    if error is not None:
+        notes.append(
+            f"Fitted with {error.probes} random vectors: theta has a Monte-Carlo error "
+            f"of at most {100 * error.relative:.2g}% of its standard error, the "
+            f"log-likelihood one of {error.log_likelihood:.2g}."
+        )
+    found = messages(est._layout.roles, est.fit_, est.solver_)
+    said = [text for kind, text in found if kind is not StochasticFitWarning]
     return notes + (said or ["The optimiser converged, and the fit is not singular."])

@@ -39,6 +39,8 @@ class Summary:
     random : DataFrame
         A row for each coefficient that varies, and one for the residual: columns
         group, name, variance, std_dev, and the correlations with those before.
+    errors : Series
+        Parameters of the residual structure; empty without one.
     fixed : DataFrame
         The table of `sklearn_lmm.inference.coefficient_table`.
     correlation : DataFrame or None
@@ -67,6 +69,7 @@ class Summary:
     criteria: pd.Series[Any]
     residuals: pd.Series[Any] | None
     random: pd.DataFrame
+    errors: pd.Series[Any]
     fixed: pd.DataFrame
     correlation: pd.DataFrame | None
     explained: pd.Series[Any]
@@ -107,6 +110,8 @@ class Summary:
         if self.residuals is not None:
             tables.append(("Scaled residuals", _one_row(self.residuals, 4)))
         tables.append(("Random effects", _random_cells(self.random)))
+        if len(self.errors):
+            tables.append(("Errors", _one_row(self.errors, 3)))
         if len(self.fixed):
             tables.append(("Fixed effects", _fixed_cells(self.fixed)))
         if self.correlation is not None:
