@@ -139,11 +139,11 @@ def test_many_fixed_effects_and_two_levels():
 
 def test_wide_correlations_are_broken_up():
     data = SLEEP.assign(
-        daynumber=SLEEP["Days"].astype("category"), x=np.sin(np.arange(180))
+        number_of_day=SLEEP["Days"].astype("category"), x=np.sin(np.arange(180))
     )
-    text = str(lmer("Reaction ~ daynumber*x + (1 | Subject)", data).summary())
+    text = str(lmer("Reaction ~ number_of_day*x + (1 | Subject)", data).summary())
     assert max(map(len, text.splitlines())) <= 80
-    assert "[20] daynumber9:x" in text
+    assert "[20] number_of_day9:x" in text
     assert "[19]" in text.split("Correlation")[1]
 
 

@@ -18,7 +18,7 @@ from sklearn_lmm.summaries._text import (
     text_table,
 )
 
-LONGEST_HEADING = 10
+LONGEST_HEADING = 12
 """Columns of correlations have numbers if a name is longer than this."""
 
 
