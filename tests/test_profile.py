@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from problems import problem
+from problems import UN, problem
 from scipy.optimize import minimize
 
+from sklearn_lmm._engine.design import Block, Design, Factor
 from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.held import (
     hold_contrast,
     hold_sigma,
     hold_variance_parameter,
 )
-from sklearn_lmm._engine.profile import Trace, trace_profile
+from sklearn_lmm._engine.profile import Trace, minimum, trace_profile
 from sklearn_lmm._engine.variance_parameters import parameters_of
 
 FURTHEST = 1.96
@@ -124,15 +125,70 @@ def test_correlation_with_a_coefficient_that_may_be_zero_is_open_to_its_bounds()
     raise AssertionError("no profile was level")
 
 
+def small_data(seed, n_groups, n_rows, deviations, correlation):
+    """Draw slopes of few groups: likelihoods with more than one minimum."""
+    rng = np.random.default_rng([0, seed])
+    codes = np.repeat(np.arange(n_groups), n_rows)
+    q = len(deviations)
+    x = rng.normal(size=(len(codes), q - 1))
+    R = np.full((q, q), correlation) + np.eye(q) * (1 - correlation)
+    covariance = R * np.outer(deviations, deviations)
+    b = rng.multivariate_normal(np.zeros(q), covariance, size=n_groups)
+    z = np.column_stack([np.ones(len(codes)), x])
+    y = (z * b[codes]).sum(axis=1) + rng.normal(size=len(codes))
+    block = Block(0, UN, True, tuple(x.T))
+    return Design(x, y, True, (Factor(codes, np.arange(n_groups)),), (block,))
+
+
+HARD = {
+    "falls towards the bound": (small_data(2, 5, 4, [0.3, 0.2], 0.0), "cor", 0),
+    "second minimum": (small_data(59, 6, 5, [0.5, 0.5], -0.9), "sd", 1),
+    "level from a point on": (small_data(1, 8, 6, [0.5, 0.3, 0.3], 0.5), "cor", 0),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_ends_of_hard_profiles_are_the_least_of_many_starts(name):
+    design, kind, place = HARD[name]
+    result = fit(design, reml=False)
+    point = result.model().at(result.theta_standardized)
+    parameters = parameters_of(point.criterion.statistics.terms)
+    parameter = [p for p in parameters if p.kind == kind][place]
+    held = hold_variance_parameter(point, parameter)
+    trace = trace_profile(held, FURTHEST)
+    assert set(trace.ends) <= {"reached", "bound", "level"}
+    for value, zeta in zip(trace.values[[0, -1]], trace.zeta[[0, -1]], strict=True):
+        deviances = []
+        for seed in range(8):
+            noise = np.random.default_rng(seed).normal(size=len(held.x))
+            found = minimum(held, value, held.x + 0.5 * noise)
+            deviances.append(np.inf if found is None else found.deviance)
+        assert_allclose(zeta**2, min(deviances) - point.deviance, atol=1e-5)
+    # Wherever it turns on the way, the interval goes on to the outermost end.
+    for sign, end, value in zip(
+        (-1, 1), trace.ends, trace.values[[0, -1]], strict=True
+    ):
+        at = trace.value_at(sign * FURTHEST)
+        assert at == value if end == "reached" else at is None
+
+
 def test_value_at():
-    trace = Trace(
-        np.array([0.0, 1.0, 3.0]),
-        np.array([-1.0, 0.0, 2.0]),
-        np.ones(3),
-        ("bound", "reached"),
-    )
-    assert_allclose([trace.value_at(z) for z in (-1.0, -0.3, 0.0, 1.7, 2.0)], [
-        0.0, 0.7, 1.0, 2.7, 3.0,
-    ])  # fmt: skip
+    ends = ("bound", "reached")
+    values, zeta = np.array([0.0, 1.0, 3.0]), np.array([-1.0, 0.0, 2.0])
+    trace = Trace(values, zeta, np.ones(3), ends)
+    found = [trace.value_at(z) for z in (-1.0, -0.3, 0.0, 1.7, 2.0)]
+    assert_allclose(found, [0.0, 0.7, 1.0, 2.7, 3.0])
     assert trace.value_at(-1.5) is None
     assert trace.value_at(2.1) is None
+
+
+def test_value_at_of_a_profile_that_turns_is_the_outermost():
+    trace = Trace(
+        np.arange(5.0),
+        np.array([0.0, 1.0, 0.5, 1.5, 1.2]),
+        np.array([1.0, 0.0, 0.0, 0.0, -0.5]),
+        ("bound", "bound"),
+    )
+    assert 2.0 < trace.value_at(0.75) < 3.0
+    # Beyond the last point everything is as likely again.
+    assert trace.value_at(1.4) is None

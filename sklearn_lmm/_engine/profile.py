@@ -49,7 +49,7 @@ LOWER = 1e-5
 LEVEL = 1e-6
 """Differences of zeta below this mean that the profile has become level."""
 
-End = Literal["reached", "bound", "level", "flat", "turns", "lower"]
+End = Literal["reached", "bound", "level", "flat", "lower"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,8 @@ class Trace:
     ends : what ended the lower and the upper side: zeta was "reached"; the
         value is at its "bound", with a smaller zeta; zeta is "level" from here
         to the bound, as of a correlation with a coefficient of no variance; the
-        likelihood is too "flat" to get there; it "turns" and rises again; a
-        better optimum lies "lower" than the one started from
+        likelihood is too "flat" to get there; a better optimum lies "lower" than
+        the one started from
     """
 
     values: FloatArray
@@ -70,21 +70,25 @@ class Trace:
     ends: tuple[End, End]
 
     def value_at(self, zeta: float) -> float | None:
-        """Return the value where the profile has this zeta; None beyond its ends.
+        """Return the outermost value where the profile has this zeta.
 
         Between the points zeta is the cubic with the right values and slopes.
+        None if there is no such value, or if zeta is smaller again at the end.
         """
-        if not self.zeta[0] - CLOSE <= zeta <= self.zeta[-1] + CLOSE:
+        if abs(zeta) <= CLOSE:
+            return float(self.values[np.argmin(np.abs(self.zeta))])
+        sign = np.sign(zeta)
+        on_side = np.flatnonzero(sign * self.zeta >= 0.0)
+        outwards = on_side if sign > 0 else on_side[::-1]
+        height = sign * self.zeta[outwards]
+        if height[-1] < abs(zeta) - CLOSE:
             return None
-        if len(self.values) == 1:
-            return float(self.values[0])
-        after = int(np.clip(np.searchsorted(self.zeta, zeta), 1, len(self.zeta) - 1))
-        low, high = self.values[after - 1], self.values[after]
+        below = np.flatnonzero(height < abs(zeta) - CLOSE)
+        if below[-1] == len(outwards) - 1 or height[below[-1] + 1] <= abs(zeta) + CLOSE:
+            return float(self.values[outwards[below[-1] + 1]])
+        low, high = sorted(self.values[outwards[below[-1] : below[-1] + 2]])
         curve = CubicHermiteSpline(self.values, self.zeta, self.slopes)
-        if not curve(low) < zeta < curve(high):
-            return float(low if zeta <= curve(low) else high)
-        found = brentq(lambda value: float(curve(value)) - zeta, low, high, xtol=1e-14)
-        return float(found)
+        return float(brentq(lambda value: float(curve(value)) - zeta, low, high))
 
 
 def trace_profile(held: Held, furthest: float) -> Trace:
@@ -146,20 +150,53 @@ def _follow(
         new = _next(held, best, place, _bounded(place.value + step, bound, sign))
         if new is None:
             return places, "flat"
+        if abs(new.zeta) >= furthest - CLOSE:
+            new = _end(held, best, place, new, sign, furthest)
+            lower = _elsewhere(held, best, new)
+            if lower is None:
+                return [*places, new], "reached"
+            new = lower
         if new.deviance < best.deviance - LOWER:
             return places, "lower"
         gain = abs(new.zeta) - abs(place.zeta)
         if abs(gain) < LEVEL and np.isfinite(bound):
             return [*places, replace(new, value=bound, rate=0.0)], "level"
-        if gain <= 0.0:
-            return places, "turns"
+        if gain < 0.0:
+            places = _relaid(held, best, places, new)
         longest = GROWTH * abs(new.value - place.value)
-        if abs(new.zeta) >= furthest - CLOSE:
-            end = _end(held, best, place, new, sign, furthest)
-            return [*places, end], "reached"
         place = new
         places.append(place)
     return places, "flat"
+
+
+def _elsewhere(held: Held, best: _Place, place: _Place) -> _Place | None:
+    """Return a lower point of the likelihood at the same value, if there is one.
+
+    In small data there may be a second minimum, with covariances of another sign.
+    """
+    for m in range(held.criterion.n_parameters):
+        if m == held.index or m in held.nonnegative or not place.x[m]:
+            continue
+        x = place.x.copy()
+        x[m] = -x[m]
+        point = minimum(held, place.value, x)
+        if point is not None and point.deviance < place.deviance - LOWER:
+            return _Place.of(point, place.value, best)
+    return None
+
+
+def _relaid(
+    held: Held, best: _Place, places: list[_Place], lower: _Place
+) -> list[_Place]:
+    """Return places, the last ones moved to the lower minimum that was found."""
+    kept = list(places)
+    for k in range(len(kept) - 1, -1, -1):
+        old = kept[k]
+        point = minimum(held, old.value, lower.x)
+        if point is None or point.deviance > old.deviance - LOWER:
+            break
+        kept[k] = lower = _Place.of(point, old.value, best)
+    return kept
 
 
 def _bounded(value: float, bound: float, sign: float) -> float:

@@ -40,7 +40,6 @@ ENDS = {
         "does as well"
     ),
     "flat": "missing: the likelihood is too flat to reach this confidence",
-    "turns": "missing: the profile turns before it reaches this confidence",
     "lower": (
         "missing: the profile found a higher likelihood than the fit has; fit again "
         "with another solver"
