@@ -155,8 +155,8 @@ def report(records: pd.DataFrame, seconds: float, n: int, m: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--replicates", type=int, default=800)
-    parser.add_argument("--bootstrapped", type=int, default=350)
+    parser.add_argument("--replicates", type=int, default=400)
+    parser.add_argument("--bootstrapped", type=int, default=150)
     options = parser.parse_args()
     # The matrices are small.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -43,6 +43,9 @@ CLOSE = 1e-9
 MINIMIZED = 1e-12
 """Decrement at which a minimum is reached, in deviance units."""
 
+ESCAPED = 1e-9
+"""How much lower a point must be that leads away from a saddle."""
+
 LOWER = 1e-5
 """The optimum was none if the profile falls below it by more than this."""
 
@@ -264,8 +267,11 @@ def minimum(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
         step[free] = _newton((H + lacking)[np.ix_(free, free)], g[free])
         decrement = float(-g @ step)
         if decrement < MINIMIZED:
-            return point
-        lower = _descend(held, value, point, step)
+            lower = _escape(held, value, point, H + lacking, free)
+            if lower is None:
+                return point
+        else:
+            lower = _descend(held, value, point, step)
         if lower is None:
             # Rounding hides any further decrease.
             return point if decrement < 1e-6 else None
@@ -275,6 +281,25 @@ def minimum(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
         g, H = point.slope_and_curvature()
         if point.forms.traces is None:
             lacking = lacking + _secant(g - before - (H + lacking) @ moved, moved)
+    return None
+
+
+def _escape(
+    held: Held, value: float, point: HeldPoint, H: FloatArray, free: IntArray
+) -> HeldPoint | None:
+    """Return a lower point if this one is a saddle, as where a variance is 0."""
+    if not len(free):
+        return None
+    w, U = np.linalg.eigh(H[np.ix_(free, free)])
+    if w[0] > -1e-8 * max(1.0, float(np.abs(w).max())):
+        return None
+    direction = np.zeros(len(H))
+    direction[free] = U[:, 0]
+    for length in 0.5 ** np.arange(12):
+        for sign in (1.0, -1.0):
+            new = _at(held, value, point.x + sign * length * direction)
+            if new is not None and new.deviance < point.deviance - ESCAPED:
+                return new
     return None
 
 
