@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from problems import Effects, crossed, make_design, stencil, wide_columns
 from scipy.linalg import block_diag
 
+from sklearn_lmm._engine import error_traces
 from sklearn_lmm._engine.autoregressive import AR1, ContinuousAR1
 from sklearn_lmm._engine.correlation import Independent
 from sklearn_lmm._engine.correlation_families import (
@@ -315,6 +316,53 @@ def check_derivatives(rng, design, name, slopes, reml, by=None, sigma=None):
     scale = np.abs(hessian).max()
     assert_allclose(point.hessian, hessian, atol=1e-7 * scale)
     assert_allclose(point.observed_hessian, hessian, atol=1e-7 * scale)
+
+
+def nested(rng):
+    leaf = np.repeat(np.arange(16), OCCASIONS)[:-2]
+    return make_design(rng, [leaf // 4, leaf], [Effects(0, 1), Effects(1)])
+
+
+def crossed_with_series(rng):
+    """Subjects with a series each, and items in any order within it."""
+    subjects = np.repeat(np.arange(14), OCCASIONS)[:-2]
+    items = rng.integers(0, 5, len(subjects))
+    return make_design(rng, [subjects, items], [Effects(0), Effects(1, 1)])
+
+
+def three(rng):
+    subjects = np.repeat(np.arange(14), OCCASIONS)[:-2]
+    labels = [rng.integers(0, m, len(subjects)) for m in (4, 6)]
+    return make_design(
+        rng, [labels[0], subjects, labels[1]], [Effects(0), Effects(1, 1), Effects(2)]
+    )
+
+
+def items_only(rng):
+    items = rng.integers(0, 5, 40)
+    return make_design(rng, [items], [Effects(0, 1)])
+
+
+SEVERAL = {"nested": nested, "crossed": crossed_with_series, "three": three}
+
+
+@pytest.mark.parametrize("all_of_C", [True, False])
+@pytest.mark.parametrize("name", ["ar1", "equal"])
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_factors(kind, name, all_of_C, monkeypatch):
+    if not all_of_C:
+        monkeypatch.setattr(error_traces, "MOST_COEFFICIENTS", 0)
+    rng = np.random.default_rng(11)
+    design = SEVERAL[kind](rng)
+    by = design.factors[1 if kind != "crossed" else 0].codes
+    check_derivatives(rng, design, name, 1, name != "equal", by=by)
+
+
+@pytest.mark.parametrize("name", ["ar1", "equal"])
+def test_series_that_cross_the_only_factor(name):
+    rng = np.random.default_rng(12)
+    by = rng.permutation(np.repeat(np.arange(14), OCCASIONS)[:40])
+    check_derivatives(rng, items_only(rng), name, 1, True, by=by)
 
 
 def test_taylor_expansion_close_to_the_optimum():

@@ -40,6 +40,7 @@ LAYERS = [
     "sklearn_lmm._engine.exchangeable",
     "sklearn_lmm._engine.block_correlation",
     "sklearn_lmm._engine.correlation_families",
+    "sklearn_lmm._engine.error_sums",
     "sklearn_lmm._engine.errors",
     "sklearn_lmm._engine.factor*",
     "sklearn_lmm._engine.traces_*",

@@ -146,6 +146,14 @@ def test_without_random_effects():
     assert series.residual_parameters_.index.tolist() == ["phi"]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn_lmm.exceptions.SingularFitWarning")
+def test_the_innermost_factor_is_the_default():
+    data = X.assign(site=X["Subject"].astype(int) % 4)
+    nested = fit(AR1("Days"), data, ["site", "Subject"], method="ml")
+    told = fit(AR1("Days", "Subject"), data, ["site", "Subject"], method="ml")
+    assert nested.log_likelihood_ == told.log_likelihood_
+
+
 @pytest.mark.filterwarnings("ignore::sklearn_lmm.exceptions.RankDeficiencyWarning")
 def test_which_columns_are_fixed_effects():
     data = X.assign(v=1.0 + X["Days"], sex=np.where(X["Days"] > 4, "f", "m"), site=1)
@@ -160,6 +168,48 @@ def test_which_columns_are_fixed_effects():
         model = fit(structure, columns)
         names = columns.columns.to_list()
         assert [names[j] for j in model._layout.roles.fixed] == kept
+
+
+def test_crossed_factors_with_series_in_time():
+    """The engine's numbers from a model with everything in one dense matrix."""
+    rng = np.random.default_rng(5)
+    n = 240
+    data = pd.DataFrame(
+        {
+            "subject": np.repeat(np.arange(12), 20),
+            "item": rng.integers(0, 15, n),
+            "trial": np.tile(np.arange(20), 12),
+            "x": rng.normal(size=n),
+        }
+    )
+    errors = rng.normal(size=n)
+    for t in range(1, n):
+        if t % 20:
+            errors[t] = 0.6 * errors[t - 1] + 0.8 * errors[t]
+    effects = rng.normal(size=12)[data["subject"]] + rng.normal(size=15)[data["item"]]
+    y = data["x"] + effects + errors
+    model = fit(
+        AR1("trial", "subject"),
+        data,
+        ["subject", "item"],
+        y=y,
+        fixed=["x"],
+        method="ml",
+    )
+    phi, sigma2 = model.residual_parameters_["phi"], model.sigma_**2
+    same = data["subject"].to_numpy()[:, None] == data["subject"].to_numpy()
+    apart = np.abs(np.subtract.outer(*[data["trial"].to_numpy()] * 2))
+    V = sigma2 * np.where(same, phi**apart, 0.0)
+    for name in ("subject", "item"):
+        labels = data[name].to_numpy()
+        V += model.covariances_[name].iloc[0, 0] * (labels[:, None] == labels)
+    rest = y - model.intercept_ - model.fixed_effects_["x"] * data["x"]
+    quadratic = rest @ np.linalg.solve(V, rest)
+    dense = -0.5 * (n * np.log(2 * np.pi) + np.linalg.slogdet(V)[1] + quadratic)
+    assert_allclose(model.log_likelihood_, dense, rtol=1e-10)
+    assert model.converged_
+    assert 0.4 < phi < 0.8
+    assert fit(structure, data, "item", y=y, fixed=["x"]).converged_
 
 
 def test_dates_count_in_days():

@@ -8,6 +8,9 @@ and Z_f the columns of all terms of grouping factor f, side by side,
     b[f]   = Z_g'W T    per level g    (G_f, q_f, p + 1)
     n[f,h] = Z_f'W Z_h  for f < h      sparse (G_f q_f, G_h q_h), level-major
 
+and, where correlated errors tie the levels of a factor together (`errors`), n[f,f],
+which is Z_f'R^-1 Z_f off its diagonal blocks.
+
 They add up over rows, and are held in standardised units (`design`), because
 products of raw columns far from 0 would lose the digits that matter.
 """
@@ -91,7 +94,8 @@ class CrossProducts:
         products = [s @ w_f for s, w_f in zip(self.s, w, strict=True)]
         for (f, h), n in self.n.items():
             products[f] += (n @ _flat(w[h])).reshape(products[f].shape)
-            products[h] += (n.T @ _flat(w[f])).reshape(products[h].shape)
+            if f < h:
+                products[h] += (n.T @ _flat(w[f])).reshape(products[h].shape)
         return tuple(products)
 
     def select(self, kept: BoolArray) -> CrossProducts:

@@ -28,7 +28,7 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.error_traces import traces_of
+from sklearn_lmm._engine.error_traces import Traces, traces_of
 from sklearn_lmm._engine.errors import ErrorModel, Expansion, LocalErrors
 from sklearn_lmm._engine.factor import Forms, PerFactor, level_product
 from sklearn_lmm._engine.strategy import choose_strategy
@@ -161,8 +161,18 @@ class ErrorPoint(Point):
             vAv=np.append(forms.vAv, -grams[:, p, p]),
             FAv=np.concatenate([forms.FAv.reshape(-1, p), -grams[:, :p, p]]),
             vAQAv=self._blocks(forms.vAQAv, *self._vAQAv()),
-            traces=None if forms.traces is None else self._with_errors(forms.traces),
+            traces=self._with_errors(forms.traces) if self._exact.exact else None,
         )
+
+    @cached_property
+    def hessian(self) -> FloatArray:
+        """d2 deviance / d(theta, u) d(theta, u)', exact up to differences.
+
+        Without the traces, which need C as one matrix, by central differences of
+        the gradient.
+        """
+        known = self.forms.traces
+        return self._differences() if known is None else self._hessian(known)
 
     @property
     def changes_of_effects(self) -> PerFactor:
@@ -236,7 +246,7 @@ class ErrorPoint(Point):
         return float(change)
 
     @cached_property
-    def _exact(self) -> Any:
+    def _exact(self) -> Traces:
         return traces_of(self.state, self.criterion.statistics)
 
     @cached_property
@@ -257,11 +267,14 @@ class ErrorPoint(Point):
         return _columns(mixed, self.criterion.n_parameters), _square(own)
 
     def _traces(self) -> FloatArray | None:
-        of_theta = super()._traces()
-        return None if of_theta is None else self._with_errors(of_theta)
+        """Return None: where there are traces `forms` has them."""
+        return None
 
-    def _with_errors(self, of_theta: FloatArray) -> FloatArray:
-        """Return the traces of all directions, given those of theta."""
+    def _with_errors(self, of_theta: FloatArray | None) -> FloatArray | None:
+        """Return the traces of all directions, given those of theta if known."""
+        of_theta = super()._traces() if of_theta is None else of_theta
+        if of_theta is None:
+            return None
         first = self.criterion.expansion.first
         mixed = -self._exact.mixed(self.directions(), first)
         own = self._exact.pairs(first)

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import sparse
 
 from sklearn_lmm._engine.correlation import Correlation, Precision
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.error_sums import Omega, Sums
 from sklearn_lmm._types import BoolArray, FloatArray, IntArray
 
 
@@ -217,8 +217,8 @@ class RowErrors:
         precision = errors.correlation.at(of_C)
         counts = np.ones(len(log_sd)) if errors.counts is None else errors.counts
         U = self.rows * (np.exp(-log_sd) * np.sqrt(counts))[:, None]
-        sums = _Sums(self.plain, U, self.codes, errors.starts)
-        omega = _Omega(precision, errors.slopes)
+        sums = Sums(self.plain, U, self.codes, errors.starts)
+        omega = Omega(precision, errors.slopes)
         free = errors.free
         m = len(free)
         second: list[list[CrossProducts]] = [[] for _ in free]
@@ -250,141 +250,3 @@ class RowErrors:
             np.append(precision.dlogdet, by_delta),
             second,
         )
-
-
-class _Omega:
-    """The derivatives of R^-1 between D^-1, as functions of rows U (n, k).
-
-    Parameters 0 .. k - 1 are those of C, then comes delta.
-    """
-
-    def __init__(self, precision: Precision, slopes: FloatArray) -> None:
-        self.precision, self.slopes = precision, slopes
-        self.k = len(precision.first)
-
-    def inverse(self, U: Any) -> Any:
-        return _times(self.precision.inverse, U)
-
-    def first(self, i: int) -> Any:
-        if i < self.k:
-            return lambda U: _times(self.precision.first[i], U)
-        return self._with_slope(self.inverse, i)
-
-    def second(self, i: int, j: int) -> Any:
-        """Return the derivative by parameters i >= j."""
-        if i < self.k:
-            return lambda U: _times(self.precision.second[i][j], U)
-        return self._with_slope(self.first(j), i)
-
-    def _with_slope(self, operator: Any, i: int) -> Any:
-        """Return U -> -(Lambda_i Omega + Omega Lambda_i) U."""
-        slope = self.slopes[:, i - self.k]
-
-        def product(U: Any) -> Any:
-            return -1.0 * (_scaled(slope, operator(U)) + operator(_scaled(slope, U)))
-
-        return product
-
-
-def _times(operator: Any, U: Any) -> Any:
-    return operator.sparse() @ U if sparse.issparse(U) else operator @ U
-
-
-def _scaled(factors: FloatArray, U: Any) -> Any:
-    scale: Any = sparse.diags_array(factors)
-    return scale @ U if sparse.issparse(U) else factors[:, None] * U
-
-
-class _Sums:
-    """U'Omega U, cut into tt, s, b and n."""
-
-    def __init__(
-        self,
-        plain: CrossProducts,
-        U: FloatArray,
-        codes: tuple[IntArray, ...],
-        starts: IntArray,
-    ) -> None:
-        self.plain, self.U, self.codes = plain, U, codes
-        width = len(plain.tt)
-        self.T = slice(0, width)
-        sizes = [s.shape[1] for s in plain.s]
-        ends = np.cumsum([width, *sizes]).tolist()
-        self.places = [slice(a, a + q) for a, q in zip(ends, sizes, strict=False)]
-        apart = len(codes) == 1 and _constant(codes[0], starts)
-        self.wide = None if apart or not codes else self._wide()
-
-    def of(self, omega: Any) -> CrossProducts:
-        """Return U'Omega U for a function that multiplies rows by Omega."""
-        right = omega(self.U)
-        tt = self.U[:, self.T].T @ right[:, self.T]
-        if self.wide is not None:
-            return self._coupled(omega, right[:, self.T], tt)
-        s, b = [], []
-        for code, place, old in zip(self.codes, self.places, self.plain.s, strict=True):
-            z = self.U[:, place]
-            s.append(level_sums(code, len(old), z, right[:, place]))
-            b.append(level_sums(code, len(old), z, right[:, self.T]))
-        return replace(self.plain, tt=tt, s=tuple(s), b=tuple(b), n={})
-
-    def _wide(self) -> list[sparse.csr_array]:
-        """Return Z_f (n, G_f q_f) of every factor."""
-        n = len(self.U)
-        wide = []
-        for code, place, s in zip(self.codes, self.places, self.plain.s, strict=True):
-            q = s.shape[1]
-            columns = (code[:, None] * q + np.arange(q)).ravel()
-            entries = (self.U[:, place].ravel(), columns, np.arange(0, n * q + 1, q))
-            wide.append(sparse.csr_array(entries, shape=(n, len(s) * q)))
-        return wide
-
-    def _coupled(self, omega: Any, right: FloatArray, tt: FloatArray) -> CrossProducts:
-        """Return the products where rows of a group may differ in level."""
-        wide = self.wide
-        assert wide is not None
-        s, b, n = [], [], {}
-        products = [omega(Z) for Z in wide]
-        for f, Z in enumerate(wide):
-            G, q, _ = self.plain.s[f].shape
-            b.append((Z.T @ right).reshape(G, q, -1))
-            for h in range(f, len(wide)):
-                product = sparse.csr_array(Z.T @ products[h])
-                if h == f:
-                    own, off = _split_diagonal(product, G, q)
-                    s.append(own)
-                    if off.nnz:
-                        n[f, f] = off
-                else:
-                    n[f, h] = product
-        return replace(self.plain, tt=tt, s=tuple(s), b=tuple(b), n=n)
-
-
-def _constant(codes: IntArray, starts: IntArray) -> bool:
-    """Say whether all rows of every group have the same code."""
-    change = np.flatnonzero(np.diff(codes)) + 1
-    return bool(np.isin(change, starts).all())
-
-
-def level_sums(
-    codes: IntArray, levels: int, left: FloatArray, right: FloatArray
-) -> FloatArray:
-    """Return sum over the rows of every level of left_i right_j (G, q, k)."""
-    n = len(codes)
-    indptr = np.arange(n + 1)
-    sums = np.empty((levels, left.shape[1], right.shape[1]))
-    for i in range(left.shape[1]):
-        by_level = sparse.csc_array((left[:, i], codes, indptr), (levels, n))
-        sums[:, i] = np.asarray(by_level @ right)
-    return sums
-
-
-def _split_diagonal(
-    product: sparse.csr_array, G: int, q: int
-) -> tuple[FloatArray, sparse.csr_array]:
-    """Return the diagonal blocks (G, q, q), and the matrix without them."""
-    coo = product.tocoo()
-    own = coo.row // q == coo.col // q
-    blocks = np.zeros((G, q, q))
-    blocks[coo.row[own] // q, coo.row[own] % q, coo.col[own] % q] = coo.data[own]
-    entries = (coo.data[~own], (coo.row[~own], coo.col[~own]))
-    return blocks, sparse.coo_array(entries, product.shape).tocsr()

@@ -63,11 +63,13 @@ class CrossedStrategy:
     def __init__(self, statistics: CrossProducts) -> None:
         self.statistics = statistics
         sizes = [s.shape[0] * s.shape[1] for s in statistics.s]
-        self.first = int(np.argmax(sizes))
+        # Only a factor whose levels share no rows can be eliminated level by level.
+        apart = [(f, f) not in statistics.n for f in range(len(sizes))]
+        self.first = int(np.argmax(np.multiply(sizes, apart)))
         self.rest = [f for f in range(len(sizes)) if f != self.first]
         self.S = statistics.s[self.first]
         self.places = consecutive(sizes[f] for f in self.rest)
-        N, self.C = self._stacked()
+        N, self.C = self.stacked(statistics)
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
         self.layout = _layout(self.N, self.Nt, self.C)
         _check_memory(self.layout.n_entries, statistics.s[self.first].shape[0])
@@ -112,13 +114,16 @@ class CrossedStrategy:
         flat[self.C_entries[0]] += self.C_entries[1]
         return flat
 
-    def _stacked(self) -> tuple[sparse.csc_array, sparse.csr_array]:
+    def stacked(
+        self, statistics: CrossProducts
+    ) -> tuple[sparse.csc_array, sparse.csr_array]:
         """Return N = Z_R'Z_1 by columns, and C = Z_R'Z_R."""
-        n = self.statistics.n
+        n = statistics.n
 
         def product(f: int, h: int) -> sparse.csr_array:
             if f == h:
-                return _block_diagonal(self.statistics.s[f])
+                own = block_diagonal(statistics.s[f])
+                return own + n[f, f] if (f, f) in n else own
             return n[f, h] if f < h else n[h, f].T.tocsr()
 
         N = sparse.vstack([product(f, self.first) for f in self.rest], format="csc")
@@ -183,7 +188,7 @@ def _check_memory(n_entries: int, eliminated: int) -> None:
         )
 
 
-def _block_diagonal(blocks: FloatArray) -> sparse.csr_array:
+def block_diagonal(blocks: FloatArray) -> sparse.csr_array:
     """Return blocks (G, q, q) as one sparse matrix."""
     G, q, _ = blocks.shape
     data = np.ascontiguousarray(blocks)

@@ -1,7 +1,8 @@
-"""The reference: textbook algebra on dense matrices, for the tests.
+"""The reference: textbook algebra on dense matrices.
 
 M = L'Z'Z L + I and Q = Z'Z - Z'Z L M^-1 L'Z'Z, with all levels of all factors
-in one matrix.  Every other strategy must give the same numbers.
+in one matrix.  Every other strategy must give the same numbers.  It is used by the
+tests, and where correlated errors tie the levels of every factor together.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ class DenseStrategy:
         for place, s in zip(self.places, statistics.s, strict=True):
             self.ZtZ[place, place] = linalg.block_diag(*s)
         for (f, h), n in statistics.n.items():
+            if f == h:
+                self.ZtZ[self.places[f], self.places[f]] += n.toarray()
+                continue
             self.ZtZ[self.places[f], self.places[h]] = n.toarray()
             self.ZtZ[self.places[h], self.places[f]] = n.toarray().T
 

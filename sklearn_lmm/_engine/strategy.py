@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import NoRandomEffects, Strategy
 from sklearn_lmm._engine.factor_crossed import CrossedStrategy
+from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.factor_krylov import KrylovStrategy, Sampling
 from sklearn_lmm._engine.factor_nested import NestedStrategy, nesting_order
 from sklearn_lmm._engine.factor_single import SingleStrategy
@@ -39,7 +40,8 @@ def choose_strategy(
 ) -> Strategy:
     """Return the cheapest strategy that fits the grouping factors.
 
-    None at all, one factor, factors nested in each other, anything else.
+    None at all, one factor, factors nested in each other, anything else; or
+    all of Z'Z, where correlated errors tie the levels of every factor together.
 
     Parameters
     ----------
@@ -49,9 +51,12 @@ def choose_strategy(
     """
     if not statistics.s:
         return NoRandomEffects()
+    tied = [(f, f) in statistics.n for f in range(len(statistics.s))]
+    if all(tied):
+        return DenseStrategy(statistics)
     if len(statistics.s) == 1:
         return SingleStrategy(statistics)
-    order = nesting_order(statistics)
+    order = None if any(tied) else nesting_order(statistics)
     if order is not None:
         return NestedStrategy(statistics, order)
     if sampling is None or (if_needed and exact_is_affordable(statistics)):
