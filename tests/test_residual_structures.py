@@ -188,14 +188,8 @@ def test_crossed_factors_with_series_in_time():
             errors[t] = 0.6 * errors[t - 1] + 0.8 * errors[t]
     effects = rng.normal(size=12)[data["subject"]] + rng.normal(size=15)[data["item"]]
     y = data["x"] + effects + errors
-    model = fit(
-        AR1("trial", "subject"),
-        data,
-        ["subject", "item"],
-        y=y,
-        fixed=["x"],
-        method="ml",
-    )
+    both, structure = ["subject", "item"], AR1("trial", "subject")
+    model = fit(structure, data, both, y=y, fixed=["x"], method="ml")
     phi, sigma2 = model.residual_parameters_["phi"], model.sigma_**2
     same = data["subject"].to_numpy()[:, None] == data["subject"].to_numpy()
     apart = np.abs(np.subtract.outer(*[data["trial"].to_numpy()] * 2))
