@@ -19,9 +19,10 @@ from sklearn_lmm._engine.correlation_families import (
 )
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.error_criterion import ErrorCriterion, standardized_variance
-from sklearn_lmm._engine.error_fit import StandardizedRows, reordered
+from sklearn_lmm._engine.error_fit import error_model, reordered, row_errors
 from sklearn_lmm._engine.errors import Errors, LocalErrors
 from sklearn_lmm._engine.exchangeable import EqualCorrelation
+from sklearn_lmm._engine.summed_errors import SummedErrors
 
 OCCASIONS = 3
 
@@ -218,10 +219,10 @@ def make_errors(rng, design, name, slopes, by=None):
     return errors, lambda values: textbook(group, times, values)
 
 
-def criterion_of(design, errors, reml, sigma=None):
+def criterion_of(design, errors, reml, sigma=None, rows=True):
     plain = cross_products(replace(design, weights=None))
-    rows = StandardizedRows(reordered(design, errors.order), plain)
-    model = rows.model(errors, np.ones(plain.p, dtype=bool))
+    make = row_errors if rows else error_model
+    model = make(errors, reordered(design, errors.order), plain)
     return ErrorCriterion(
         model,
         model.at(errors.start()),
@@ -363,6 +364,50 @@ def test_series_that_cross_the_only_factor(name):
     rng = np.random.default_rng(12)
     by = rng.permutation(np.repeat(np.arange(14), OCCASIONS)[:40])
     check_derivatives(rng, items_only(rng), name, 1, True, by=by)
+
+
+def balanced(rng):
+    """Series of two lengths, so that levels can be pooled."""
+    labels = np.repeat(np.arange(40), np.tile([OCCASIONS, OCCASIONS - 1], 20))
+    return make_design(rng, [labels], [Effects(0)], p=1)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("name", ["ar1", "car1", "equal", "strata"])
+@pytest.mark.parametrize("make", [single, nested, balanced, no_effects])
+def test_sums_instead_of_rows(make, name, reml):
+    rng = np.random.default_rng(13)
+    design = make(rng)
+    by = rng.permutation(np.repeat(np.arange(14), OCCASIONS)[:40])
+    if design.factors:
+        by = design.factors[-1].codes
+    slopes = 2 if name == "strata" else 0
+    kind = "independent" if name == "strata" else name
+    errors, _ = make_errors(rng, design, kind, slopes, by)
+    strata = rng.integers(0, 3, len(by))[:, None] == [1, 2]
+    known = np.zeros(len(by)) if make is balanced else errors.log_deviation
+    errors = replace(errors, slopes=strata[:, :slopes] * 1.0, log_deviation=known)
+    if make is balanced and slopes == 0:
+        # Whole numbers from 0, so that there are few patterns.
+        group = by[errors.order]
+        within = np.arange(len(by)) - np.repeat(starts_of(group), sizes_of(group))
+        correlation = CORRELATIONS[kind][0](group, within * 1.0)
+        errors = replace(errors, correlation=correlation)
+    slow = criterion_of(design, errors, reml)
+    fast = criterion_of(design, errors, reml, rows=False)
+    assert isinstance(fast.model, SummedErrors)
+    pooled = fast.model.pooled()
+    criteria = [fast]
+    if make is balanced and slopes == 0:
+        assert len(pooled.parts[0].s[0]) < len(fast.model.parts[0].s[0])
+        criteria.append(ErrorCriterion(pooled, pooled.at(errors.start()), reml=reml))
+    x = slow.start() + 0.2 * rng.normal(size=len(slow.start()))
+    expected = slow.at(x)
+    for criterion in criteria:
+        point = criterion.at(x)
+        assert_allclose(point.deviance, expected.deviance, rtol=1e-11)
+        assert_allclose(point.gradient, expected.gradient, atol=1e-8)
+        assert_allclose(point.hessian, expected.hessian, atol=1e-7)
 
 
 def test_taylor_expansion_close_to_the_optimum():

@@ -68,6 +68,7 @@ LAYERS = [
     "sklearn_lmm._engine.null_draws",
     "sklearn_lmm._engine.reduced",
     "sklearn_lmm._engine.conditional",
+    "sklearn_lmm._engine.summed_errors",
     "sklearn_lmm._engine.error_fit",
     "sklearn_lmm._engine.prediction",
     "sklearn_lmm._engine.fitted_rows",

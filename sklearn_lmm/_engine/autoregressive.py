@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,11 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import solveh_banded
 
-from sklearn_lmm._engine.correlation import Correlation, Precision
+from sklearn_lmm._engine.correlation import Correlation, Operator, Precision
 from sklearn_lmm._types import FloatArray, IntArray
+
+MOST_OPERATORS = 11
+"""Fixed matrices, at most, that C^-1 is made of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,39 @@ class Autoregressive(Correlation):
         diagonal = diagonal.copy()
         diagonal[:-1] += previous
         return Tridiagonal(diagonal, off[self.which])
+
+    def operators(self) -> list[Operator] | None:
+        """Return what is added for every first row, and for every class of gaps.
+
+        C^-1 = Omega_0 + sum_k (w_k Omega_k1 - w_k rho_k Omega_k2): Omega_k1 has
+        ones at (t, t) and (t - 1, t - 1), Omega_k2 at (t, t - 1) and (t - 1, t),
+        and Omega_0 what w - 1 in place of w makes of it.
+        """
+        if 1 + 2 * len(self.distinct) > MOST_OPERATORS:
+            return None
+        n = len(self.which)
+        rest = np.where(self.which == 0, 1.0, 0.0)
+        rest[:-1] -= self.which[1:] > 0
+        operators: list[Operator] = [Tridiagonal(rest, np.zeros(n))]
+        for k in range(1, len(self.distinct) + 1):
+            here = (self.which == k).astype(np.float64)
+            both = here.copy()
+            both[:-1] += here[1:]
+            operators += [
+                Tridiagonal(both, np.zeros(n)),
+                Tridiagonal(np.zeros(n), here),
+            ]
+        return operators
+
+    def mixture(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+        w, off, logs = self.coefficients(u)
+        pairs = np.stack([w[:, 1:], off[:, 1:]], axis=2).reshape(3, -1)
+        return np.column_stack([[1.0, 0.0, 0.0], pairs]), logs @ self.counts
+
+    def without_rows(self) -> Autoregressive:
+        small = copy.copy(self)
+        small.which = self.which[:0]
+        return small
 
     def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
         inverse = self.at(u).inverse

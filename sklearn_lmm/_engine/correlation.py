@@ -77,6 +77,18 @@ class Correlation(ABC):
     def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
         """Return C U for rows U (n, k)."""
 
+    def operators(self) -> list[Operator] | None:
+        """Return fixed matrices that C^-1 is a mixture of, None if there are none."""
+        return None
+
+    def mixture(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return their coefficients (3, K) and log|C| (3,): value, first, second."""
+        raise NotImplementedError
+
+    def without_rows(self) -> Correlation:
+        """Return what `mixture` needs."""
+        raise NotImplementedError
+
     def jacobian(self, u: FloatArray) -> FloatArray:
         """Return d values / du (m, m)."""
         return complex_step(self.values, u).T

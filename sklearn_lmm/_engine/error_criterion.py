@@ -29,7 +29,7 @@ import numpy as np
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.error_traces import Traces, traces_of
-from sklearn_lmm._engine.errors import ErrorModel, Expansion, LocalErrors
+from sklearn_lmm._engine.errors import ErrorModel, Expansion
 from sklearn_lmm._engine.factor import Forms, PerFactor, level_product
 from sklearn_lmm._engine.strategy import choose_strategy
 from sklearn_lmm._types import BoolArray, FloatArray
@@ -76,16 +76,18 @@ class ErrorCriterion(Criterion):
 class FittedErrors:
     """What is known of the errors after a fit; the rows are not needed for it.
 
-    expansion : the cross-products at the optimum, with all columns
+    model : the cross-products with all columns, at the optimum or anywhere
+    u : (m,), the free parameters at the optimum
     values : all parameters on the user's scale, fixed ones included
-    jacobian : (values, u), their derivatives by the free parameters u
+    jacobian : (values, m), their derivatives by u
     estimated : which of the values were estimated
     delta : (m,), the last parameters, those of the standard deviations
     sigma : the residual standard deviation if it is known, None if estimated
     plain : the cross-products of the rows as they are
     """
 
-    expansion: Expansion
+    model: ErrorModel
+    u: FloatArray
     values: FloatArray
     jacobian: FloatArray
     estimated: BoolArray
@@ -95,13 +97,10 @@ class FittedErrors:
 
     def criterion(self, kept: BoolArray, reml: bool) -> ErrorCriterion:
         """Return the criterion, at the optimum or very close to it."""
-        expansion = self.expansion.select(kept)
-        return ErrorCriterion(
-            LocalErrors(expansion),
-            expansion,
-            reml=reml,
-            sigma2=standardized_variance(self.sigma, expansion.value),
-        )
+        model = self.model.select(kept)
+        expansion = model.at(self.u)
+        known = standardized_variance(self.sigma, expansion.value)
+        return ErrorCriterion(model, expansion, reml=reml, sigma2=known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +116,7 @@ class ErrorSizes:
 
     def estimated(self) -> FloatArray:
         """Return the variances (n,) at the optimum."""
-        return self.at(self.errors.expansion.u)
+        return self.at(self.errors.u)
 
     def at(self, u: FloatArray) -> FloatArray:
         """Return the variances (n,) at given free parameters."""

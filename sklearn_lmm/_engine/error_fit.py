@@ -13,7 +13,7 @@ from sklearn_lmm._engine.error_criterion import (
     FittedErrors,
     standardized_variance,
 )
-from sklearn_lmm._engine.errors import Errors, RowErrors
+from sklearn_lmm._engine.errors import ErrorModel, Errors, LocalErrors, RowErrors
 from sklearn_lmm._engine.fit import (
     explained_by_columns,
     fit_statistics,
@@ -24,7 +24,8 @@ from sklearn_lmm._engine.fit import (
 from sklearn_lmm._engine.optimize import Optimum, minimize
 from sklearn_lmm._engine.result import LMMFit, Weights, frozen, result_of
 from sklearn_lmm._engine.row_sums import standardized_rows
-from sklearn_lmm._types import BoolArray, FloatArray, IntArray
+from sklearn_lmm._engine.summed_errors import SummedErrors, summed_errors
+from sklearn_lmm._types import FloatArray, IntArray
 
 
 def fit_with_errors(
@@ -42,14 +43,13 @@ def fit_with_errors(
     plain, kept = reduced(design)
     design = reordered(design, errors.order)
     errors = _weighted(errors, design, weights)
-    rows = StandardizedRows(design, plain)
-    model = rows.model(errors, kept)
-    criterion = ErrorCriterion(
-        model,
-        model.at(errors.start()),
-        reml=reml,
-        sigma2=standardized_variance(errors.sigma, plain),
-    )
+    everything = error_model(errors, design, plain)
+    model = everything.select(kept)
+    if isinstance(model, SummedErrors):
+        model = model.pooled()
+    known = standardized_variance(errors.sigma, plain)
+    begin = model.at(errors.start())
+    criterion = ErrorCriterion(model, begin, reml=reml, sigma2=known)
     if errors.sigma is None and explained_by_columns(criterion):
         return fit_statistics(plain, kept, reml=reml, weights=weights, solver=solver)
     start, unidentified = identified_start(criterion)
@@ -61,21 +61,25 @@ def fit_with_errors(
         tol=tol,
         report=printer(plain) if verbose else None,
     )
-    everything = rows.model(errors, np.ones_like(kept))
     fitted = _fitted(optimum, errors, everything, plain)
-    result = result_of(
-        optimum, fitted.expansion.value, kept, unidentified, solver, weights
-    )
+    if isinstance(everything, SummedErrors):
+        full = fitted.criterion(kept, reml)
+        optimum = replace(optimum, point=full.at(optimum.point.theta))
+    value = fitted.model.at(fitted.u).value
+    result = result_of(optimum, value, kept, unidentified, solver, weights)
     sigma = result.sigma if errors.sigma is None else errors.sigma
     return frozen(replace(result, errors=fitted, sigma=sigma))
 
 
 def _fitted(
-    optimum: Optimum, errors: Errors, model: RowErrors, plain: CrossProducts
+    optimum: Optimum, errors: Errors, model: ErrorModel, plain: CrossProducts
 ) -> FittedErrors:
+    """Return what is kept of the errors: sums, and no rows."""
     u = optimum.point.theta[optimum.point.criterion.n_parameters :]
+    summed = isinstance(model, SummedErrors)
     return FittedErrors(
-        expansion=model.at(u),
+        model=model if summed else LocalErrors(model.at(u)),
+        u=u,
         values=errors.values(u),
         jacobian=errors.jacobian(u),
         estimated=np.isnan(errors.fixed),
@@ -110,25 +114,25 @@ def _weighted(errors: Errors, design: Design, weights: Weights) -> Errors:
     return replace(errors, log_deviation=log_deviation)
 
 
-class StandardizedRows:
-    """T and the columns of every factor's terms, in standardised units."""
+def error_model(errors: Errors, design: Design, plain: CrossProducts) -> ErrorModel:
+    """Return the cross-products as a function of the errors' parameters.
 
-    def __init__(self, design: Design, plain: CrossProducts) -> None:
-        self.plain = plain
-        self.codes = tuple(factor.codes for factor in design.factors)
-        parts = [standardized_rows(design, plain.columns, slice(None))]
-        for f in range(len(design.factors)):
-            for block, units in zip(design.blocks, plain.blocks, strict=True):
-                if block.factor == f:
-                    parts.append(_coefficients(block, units, len(design.y)))
-        self.columns = np.hstack(parts)
+    design : the rows, in the order of `errors`
+    """
+    model = row_errors(errors, design, plain)
+    sums = model.sums(errors.log_deviation)
+    return summed_errors(errors, sums, model.counts) or model
 
-    def model(self, errors: Errors, kept: BoolArray) -> RowErrors:
-        """Return the cross-products of these rows, some of X left out."""
-        width = self.columns.shape[1]
-        chosen = np.concatenate([kept, np.ones(width - len(kept), bool)])
-        rows = self.columns if chosen.all() else self.columns[:, chosen]
-        return RowErrors(errors, self.plain.select(kept), rows, self.codes)
+
+def row_errors(errors: Errors, design: Design, plain: CrossProducts) -> RowErrors:
+    """Return the model that keeps the rows, in standardised units."""
+    parts = [standardized_rows(design, plain.columns, slice(None))]
+    for f in range(len(design.factors)):
+        for block, units in zip(design.blocks, plain.blocks, strict=True):
+            if block.factor == f:
+                parts.append(_coefficients(block, units, len(design.y)))
+    codes = tuple(factor.codes for factor in design.factors)
+    return RowErrors(errors, plain, np.hstack(parts), codes)
 
 
 def _coefficients(block: Block, units: Standardization, n: int) -> FloatArray:

@@ -120,6 +120,9 @@ class ErrorModel(Protocol):
     def at(self, u: FloatArray) -> Expansion:
         """Return the cross-products at u."""
 
+    def select(self, kept: BoolArray) -> ErrorModel:
+        """Return the model without the fixed-effect columns not kept."""
+
 
 @dataclass(frozen=True, eq=False)
 class LocalErrors:
@@ -132,6 +135,10 @@ class LocalErrors:
 
     expansion: Expansion
     reach: float = 1e-3
+
+    def select(self, kept: BoolArray) -> LocalErrors:
+        """Return the model without the fixed-effect columns not kept."""
+        return replace(self, expansion=self.expansion.select(kept))
 
     def at(self, u: FloatArray) -> Expansion:
         """Return the cross-products at u.
@@ -209,15 +216,33 @@ class RowErrors:
         n = float(plain.n_rows if errors.counts is None else errors.counts.sum())
         self.plain = replace(plain, sum_weights=n, sum_log_weights=0.0)
 
+    def select(self, kept: BoolArray) -> RowErrors:
+        """Return the model without the fixed-effect columns not kept."""
+        if kept.all():
+            return self
+        others = np.ones(self.rows.shape[1] - len(kept), dtype=bool)
+        rows = self.rows[:, np.append(kept, others)]
+        return RowErrors(self.errors, self.plain.select(kept), rows, self.codes)
+
+    @property
+    def counts(self) -> FloatArray:
+        """How many equal rows each stands for (n,)."""
+        counts = self.errors.counts
+        return np.ones(len(self.rows)) if counts is None else counts
+
+    def sums(self, log_deviation: FloatArray) -> Sums:
+        """Return the sums over rows divided by their standard deviation."""
+        scale = np.exp(-log_deviation) * np.sqrt(self.counts)
+        U = self.rows * scale[:, None]
+        return Sums(self.plain, U, self.codes, self.errors.starts)
+
     def at(self, u: FloatArray) -> Expansion:
         """Return the cross-products at u."""
         errors = self.errors
         of_C, delta = errors.complete(u)
         log_sd = errors.log_deviation + errors.slopes @ delta
         precision = errors.correlation.at(of_C)
-        counts = np.ones(len(log_sd)) if errors.counts is None else errors.counts
-        U = self.rows * (np.exp(-log_sd) * np.sqrt(counts))[:, None]
-        sums = Sums(self.plain, U, self.codes, errors.starts)
+        sums = self.sums(log_sd)
         omega = Omega(precision, errors.slopes)
         free = errors.free
         m = len(free)
@@ -225,7 +250,7 @@ class RowErrors:
         for i in range(m):
             for j in range(i + 1):
                 second[i].append(sums.of(omega.second(free[i], free[j])))
-        logdet, dlogdet, d2logdet = self._logdet(precision, log_sd, counts)
+        logdet, dlogdet, d2logdet = self._logdet(precision, log_sd)
         return Expansion(
             u=u,
             value=sums.of(omega.inverse),
@@ -239,9 +264,9 @@ class RowErrors:
         )
 
     def _logdet(
-        self, precision: Precision, log_sd: FloatArray, counts: FloatArray
+        self, precision: Precision, log_sd: FloatArray
     ) -> tuple[float, FloatArray, FloatArray]:
-        k = len(precision.dlogdet)
+        counts, k = self.counts, len(precision.dlogdet)
         by_delta = 2.0 * counts @ self.errors.slopes
         second = np.zeros((k + len(by_delta), k + len(by_delta)))
         second[:k, :k] = precision.d2logdet

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 from scipy.special import expit, logit
 
-from sklearn_lmm._engine.correlation import Correlation, Precision
+from sklearn_lmm._engine.correlation import Correlation, Operator, Precision
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
+
+MOST_SIZES = 11
+"""Distinct sizes of groups, at most, of which the sums are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,34 +66,70 @@ class EqualCorrelation(Correlation):
         return np.asarray(logit((values - self.low) / (1.0 - self.low)))
 
     def at(self, u: FloatArray) -> Precision:
+        ones = np.ones(len(self.sizes))
+        a, b, logs = self._coefficients(u, self.sizes - 1.0, ones)
+        inverse, first, second = (
+            WithinAndBetween(self.starts, self.sizes, float(a[k]), b[k])
+            for k in range(3)
+        )
+        return Precision(
+            inverse=inverse,
+            first=[first],
+            second=[[second]],
+            logdet=float(logs[0]),
+            dlogdet=logs[1:2],
+            d2logdet=logs[2:3, None],
+        )
+
+    def _coefficients(
+        self, u: FloatArray, others: FloatArray, counts: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return 1 / (1 - rho) (3,), 1 / (1 + (m - 1) rho) (3, sizes), log|C| (3,).
+
+        others : m - 1 for some sizes of groups; counts : how many have each
+        """
         share = float(expit(u[0]))
         rho = self.low + (1.0 - self.low) * share
         d1 = (1.0 - self.low) * share * (1.0 - share)
         d2 = d1 * (1.0 - 2.0 * share)
-        others = self.sizes - 1.0
-        a = 1.0 / (1.0 - rho)
-        b = 1.0 / (1.0 + others * rho)
-        operators = [
-            WithinAndBetween(self.starts, self.sizes, within, between)
-            for within, between in (
-                (a, b),
-                (a**2 * d1, -others * b**2 * d1),
-                (
-                    2.0 * a**3 * d1**2 + a**2 * d2,
-                    2.0 * others**2 * b**3 * d1**2 - others * b**2 * d2,
-                ),
-            )
-        ]
-        slope = float(np.sum(others * (b - a)))
-        bend = -float(np.sum(others * a**2 + others**2 * b**2))
-        return Precision(
-            inverse=operators[0],
-            first=[operators[1]],
-            second=[[operators[2]]],
-            logdet=-float(np.sum(others * np.log(a) + np.log(b))),
-            dlogdet=np.array([slope * d1]),
-            d2logdet=np.array([[bend * d1**2 + slope * d2]]),
+        a, b = 1.0 / (1.0 - rho), 1.0 / (1.0 + others * rho)
+        da, db = a**2, -others * b**2
+        d2a, d2b = 2.0 * a**3, 2.0 * others**2 * b**3
+        slope = float(counts @ (others * (b - a)))
+        bend = -float(counts @ (others * a**2 + others**2 * b**2))
+        return (
+            np.array([a, da * d1, d2a * d1**2 + da * d2]),
+            np.stack([b, db * d1, d2b * d1**2 + db * d2]),
+            np.array(
+                [
+                    -float(counts @ (others * np.log(a) + np.log(b))),
+                    slope * d1,
+                    bend * d1**2 + slope * d2,
+                ]
+            ),
         )
+
+    def operators(self) -> list[Operator] | None:
+        """Return I - J/m in all groups, and J/m in the groups of every size m."""
+        sizes = np.unique(self.sizes)
+        if len(sizes) >= MOST_SIZES:
+            return None
+        starts, nothing = self.starts, np.zeros(len(self.sizes))
+        operators: list[Operator] = [WithinAndBetween(starts, self.sizes, 1.0, nothing)]
+        for size in sizes:
+            own = (self.sizes == size).astype(np.float64)
+            operators.append(WithinAndBetween(starts, self.sizes, 0.0, own))
+        return operators
+
+    def mixture(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+        sizes, counts = np.unique(self.sizes, return_counts=True)
+        a, b, logs = self._coefficients(u, sizes - 1.0, counts.astype(np.float64))
+        return np.column_stack([a, b]), logs
+
+    def without_rows(self) -> EqualCorrelation:
+        small = copy.copy(self)
+        small.starts = self.starts[:0]
+        return small
 
     def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
         rho = float(self.values(u)[0])
