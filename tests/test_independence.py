@@ -105,11 +105,11 @@ def test_it_finds_what_is_left_out():
 
 
 def test_it_finds_nothing_where_there_is_nothing():
-    """The share of p-values below 0.05, in 100 models with rows as they assume."""
+    """The share of p-values below 0.05, in 60 models with rows as they assume."""
     rng = np.random.default_rng(1)
     g = np.repeat(np.arange(20), 6)
     found = []
-    for _ in range(100):
+    for _ in range(60):
         data = pd.DataFrame({"x": rng.normal(size=120), "g": g})
         y = rng.normal(size=20)[g] + rng.normal(size=120)
         with warnings.catch_warnings():
@@ -119,7 +119,7 @@ def test_it_finds_nothing_where_there_is_nothing():
         found.append(cluster_independence(est, data, y, across=label)["p_value"] < 0.05)
     share = np.mean(found, axis=0)
     # Three standard errors above 5 %; the first is 0 by the choice of theta.
-    assert (share < 0.115).all(), share
+    assert (share < 0.135).all(), share
     assert share[0] == 0.0
 
 

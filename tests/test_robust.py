@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from dense_rows import dense_fit
 from models import ORACLES_DIR, fitted, model
@@ -11,6 +12,7 @@ from numpy.testing import assert_allclose
 from problems import PROBLEMS
 from schools import NUMERIC, SCHOOL, X, Y, fit
 
+from sklearn_lmm import lmer
 from sklearn_lmm._engine.fitted_rows import Clusters, FittedRows
 from sklearn_lmm._engine.sandwich import sandwich
 from sklearn_lmm._rows import rows_of_fit
@@ -217,3 +219,35 @@ def test_what_cannot_be_is_refused():
         perfect = fit("school", y=y)
     with pytest.raises(ValueError, match="explained exactly"):
         robust_table(perfect, X, y)
+
+
+def test_combinations_of_effects():
+    m, (est, _) = model("chick_rs_reml"), fitted("chick_rs_reml")
+    table = robust_table(est, m.X, m.y)
+    names = list(table.index)
+    one = robust_table(est, m.X, m.y, L=names[1])
+    assert_allclose(one, table.loc[names[1:2]])
+    V = cluster_robust_covariance(est, m.X, m.y).to_numpy()
+    w = np.array([1.0, 2.0, *[0.0] * (len(names) - 3), -1.0])
+    given = {names[0]: 1.0, names[1]: 2.0, names[-1]: -1.0}
+    for L in (w, given, pd.DataFrame([w], columns=names)):
+        found = robust_table(est, m.X, m.y, L=L)
+        assert_allclose(found["estimate"], w @ est.fixed_effects_)
+        assert_allclose(found["std_error"], np.sqrt(w @ V @ w))
+        assert 0.0 < found["df"].iloc[0] < 50.0
+    with pytest.raises(ValueError, match="'age'"):
+        robust_table(est, m.X, m.y, L="age")
+
+
+def test_formulas_that_drop_rows():
+    frame = X.assign(y=Y)
+    frame.loc[[3, 60], "x"] = np.nan
+    est = lmer("y ~ x + (1 | school)", frame, na_action="drop")
+    table = robust_table(est, frame, None)
+    full = frame.dropna().reset_index(drop=True)
+    same = lmer("y ~ x + (1 | school)", full)
+    assert_allclose(table, robust_table(same, full, None), rtol=1e-6)
+    by_label = influence(est, frame, None, by=frame["school"].to_numpy())
+    assert_allclose(
+        by_label["cooks_distance"], influence(same, full, None)["cooks_distance"]
+    )

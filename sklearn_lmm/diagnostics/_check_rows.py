@@ -193,11 +193,13 @@ def _unequal_variance(evidence: Evidence) -> Iterator[Finding]:
     if np.ptp(evidence.fitted) > 0.0:
         rho, p = (float(value) for value in stats.spearmanr(size, evidence.fitted))
         if p < RARE and abs(rho) > CORRELATED:
-            grows = "grows" if rho > 0 else "shrinks"
+            grows = "grows" if rho > 0.0 else "shrinks"
             yield _spread(
                 f"The size of residuals {grows} with the predicted value (rank "
                 f"correlation {rho:.2f})",
-                "the logarithm or the root of y, if it is positive",
+                "the logarithm or the root of y, if it is positive"
+                if rho > 0.0
+                else "a model for a response with an upper bound, if y is one",
             )
     for named in evidence.groups:
         text = _spread_of_groups(size, named)
