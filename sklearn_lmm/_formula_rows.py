@@ -96,26 +96,38 @@ def _from_polars(column: Any) -> Any:
 
 
 def plain_covariates(data: pd.DataFrame) -> pd.DataFrame:
-    """Return covariates as numbers, booleans and categories in use."""
-    plain: dict[str, Any] = {}
-    for name, column in data.items():
-        dtype: Any = column.dtype
-        if isinstance(dtype, pd.CategoricalDtype):
-            plain[str(name)] = column.cat.remove_unused_categories()
-        elif dtype.kind in "iufb" and not isinstance(dtype, np.dtype):
-            plain[str(name)] = column.to_numpy(dtype=np.float64)
-        elif dtype.kind in "iufb":
-            plain[str(name)] = column
-        else:
-            plain[str(name)] = _without_objects(column)
+    """Return covariates as numbers, booleans and categories in use.
+
+    Raises
+    ------
+    ValueError
+        If a column holds times, or text and numbers.
+    """
+    plain = {str(name): _plain(str(name), column) for name, column in data.items()}
     return pd.DataFrame(plain, data.index)
 
 
-def _without_objects(column: pd.Series[Any]) -> Any:
+def _plain(name: str, column: pd.Series[Any]) -> Any:
+    dtype: Any = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return column.cat.remove_unused_categories()
+    if dtype.kind in "iufb":
+        if isinstance(dtype, np.dtype):
+            return column
+        # Extension types have missing values of their own.
+        return column.to_numpy(np.float64 if column.hasnans else dtype.numpy_dtype)
     inferred = column.infer_objects()
-    if pd.api.types.infer_dtype(inferred, skipna=True) == "string":
-        return pd.Categorical(inferred)
-    return inferred
+    kind = pd.api.types.infer_dtype(inferred, skipna=True)
+    if (
+        kind.startswith("mixed-integer")
+        or kind == "mixed"
+        or inferred.dtype.kind in "mM"
+    ):
+        raise ValueError(
+            f"The formula reads {name!r}, whose values are of kind {kind!r}: convert "
+            "them to numbers (of times such as days), or all to text."
+        )
+    return pd.Categorical(inferred) if kind == "string" else inferred
 
 
 def complete_rows(

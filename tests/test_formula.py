@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow
 import pytest
 from models import ORACLES, frame
 from numpy.testing import assert_allclose
@@ -378,3 +379,54 @@ def test_weights_of_lmer_are_precisions():
     assert by_value.solver_ == "lbfgs"
     with pytest.raises(ValueError, match="needs the column 'v'"):
         lmer(FORMULA, SLEEP, weights="v")
+
+
+@pytest.mark.parametrize("dtype", ["object", "string", "category", "str"])
+def test_types_of_text(dtype):
+    data = MACHINES.astype({"Machine": str}).astype({"Machine": dtype})
+    model = MixedEffectsRegressor(formula="score ~ Machine + (1 | Worker)").fit(data)
+    expected = machines("score ~ Machine + (1 | Worker)")
+    assert_allclose(model.coef_, expected.coef_, 1e-12)
+
+
+def test_types_of_numbers():
+    formula = "Reaction ~ C(Days) + late + (1 | Subject)"
+    data = SLEEP.assign(late=SLEEP["off"] > SLEEP["off"].median())
+    whole = MixedEffectsRegressor(formula=formula).fit(data)
+    nullable = MixedEffectsRegressor(formula=formula).fit(
+        data.astype({"Days": "Int64", "late": "boolean"})
+    )
+    pd.testing.assert_series_equal(whole.fixed_effects_, nullable.fixed_effects_)
+    assert "C(Days)9" in whole.fixed_effects_
+    gappy = data.astype({"Days": "Int64"})
+    gappy.loc[[0, 1], "Days"] = pd.NA
+    dropped = lmer("Reaction ~ Days + (1 | Subject)", gappy, na_action="drop")
+    assert dropped.fit_.n_obs == 178
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series(pd.date_range("2020", periods=180)),
+        pd.Series(["a", 1] * 90, dtype=object),
+    ],
+)
+def test_types_that_are_refused(values):
+    with pytest.raises(ValueError, match="The formula reads 'odd', whose values are"):
+        lmer("Reaction ~ odd + (1 | Subject)", SLEEP.assign(odd=values))
+
+
+def test_arrow_tables():
+    table = pyarrow.Table.from_pandas(SLEEP)
+    model = lmer(FORMULA, table)
+    assert model.log_likelihood_ == sleep().log_likelihood_
+    assert_allclose(model.predict(table), sleep().predict(SLEEP))
+
+
+def test_labels_are_asked_for_where_a_bar_says_so():
+    def requested(formula):
+        model = MixedEffectsRegressor(formula=formula)
+        return model.get_metadata_routing().fit.requests["groups"]
+
+    assert requested("Days + (1 | groups)")
+    assert not requested(FORMULA)
