@@ -345,15 +345,21 @@ class CrossedFactored:
     def _rest(self, c: FloatArray, u: FloatArray, Nu: FloatArray) -> PerFactor:
         """Return Z_R'V^-1 T from c = Z_R'V_1^-1 T and u = C_R c."""
         strategy = self.strategy
-        KNu = (self.K @ Nu).reshape(-1, c.shape[1])
-        by_subtraction = strategy.split(c - strategy.C @ u + strategy.N @ KNu)
-        parts = []
-        for k, u_k in enumerate(strategy.split(u)):
-            if self.psi_n(k) > 1.0:
-                parts.append(np.linalg.inv(self.L[k] @ self.L[k].T) @ u_k)
-            else:
-                parts.append(by_subtraction[k])
-        return tuple(parts)
+        large = [self.psi_n(k) > 1.0 for k in range(len(self.L))]
+        by_subtraction = u
+        if not all(large):
+            KNu = (self.K @ Nu).reshape(-1, c.shape[1])
+            by_subtraction = c - strategy.C @ u + strategy.N @ KNu
+        return tuple(
+            np.linalg.inv(L_k @ L_k.T) @ u_k if is_large else rest
+            for L_k, u_k, rest, is_large in zip(
+                self.L,
+                strategy.split(u),
+                strategy.split(by_subtraction),
+                large,
+                strict=True,
+            )
+        )
 
     def psi_n(self, k: int) -> float:
         """Return the smallest eigenvalue of Psi_k times the largest Z_g'Z_g."""

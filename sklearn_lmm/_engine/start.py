@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.linalg import consecutive, level_gram
+from sklearn_lmm._engine.linalg import consecutive, level_gram, times_columns
 from sklearn_lmm._types import FloatArray
 
 SMALLEST, LARGEST = 2e-3, 1e4
@@ -64,7 +64,7 @@ def _moment_covariance(
     statistics: CrossProducts, f: int, residual: FloatArray, rest: float, psi: float
 ) -> FloatArray:
     """Return the Psi (q, q) that solves the equations for one factor."""
-    S, t = statistics.s[f], statistics.b[f] @ residual
+    S, t = statistics.s[f], times_columns(statistics.b[f], residual[:, None])[:, :, 0]
     q = S.shape[1]
     w = 1.0 / (1.0 + psi * np.einsum("gii->g", S) / q)
     counts = w**2 * _counts(statistics, f)
@@ -80,7 +80,7 @@ def moment_variances(statistics: CrossProducts) -> list[FloatArray]:
     Each is (q_f,), within fixed bounds; 1 where the moments say nothing.
     """
     tt, residual = statistics.tt, _residual(statistics)
-    sums = [b @ residual for b in statistics.b]
+    sums = [times_columns(b, residual[:, None])[:, :, 0] for b in statistics.b]
     squares = [np.maximum(np.einsum("gii->gi", s), 0.0) for s in statistics.s]
     counts = [_counts(statistics, f) for f in range(len(squares))]
     inverse = [np.where(s > 0, 1.0 / np.where(s > 0, s, 1.0), 0.0) for s in squares]
