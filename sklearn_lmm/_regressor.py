@@ -53,7 +53,9 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
     formula : str, default=None
         The whole model in lme4's notation, in place of the three parameters
         above: "score ~ Machine + offset(o) + (1 | Worker/Machine)". X is a
-        DataFrame. The left side is the response if `fit` gets no y. What
+        DataFrame, of which columns that are not named are ignored. The left side
+        is the response if `fit` gets no y (then cross-validation has its default
+        scorer only, since those with a name need y). What
         formulaic understands may be used: categories (coded with treatment
         contrasts, ordered ones with polynomials), interactions, poly, bs, cs,
         scale, C, I, also before a bar, as in "(0 + Machine | Worker)". What is
