@@ -13,11 +13,13 @@ from scipy import stats
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect, lmer
 from sklearn_lmm.exceptions import SingularFitWarning
 from sklearn_lmm.inference import (
+    coefficient_table,
     drop1,
     information_criteria,
     likelihood_ratio_test,
     ranova,
 )
+from sklearn_lmm.residuals import AR1
 
 REFERENCE = json.loads((ORACLES_DIR / "inference.json").read_text())
 LRT = [name for name in REFERENCE if name.startswith("lrt_")]
@@ -387,3 +389,50 @@ def test_bootstrap_needs_the_effects_of_the_smaller_model_in_the_larger():
     )
     with pytest.raises(ValueError, match="under the same names"):
         likelihood_ratio_test(small, large, assume_nested=True, bootstrap=9)
+
+
+def serial(residual, method="ml", fixed=("x",)):
+    X, y = rows()
+    X["t"] = np.tile(np.arange(16.0), 12)
+    model = MixedEffectsRegressor(
+        "g", fixed=list(fixed), residual=residual, method=method
+    )
+    return model.fit(X, y)
+
+
+def test_models_with_a_residual_structure():
+    models = serial(None), serial(AR1("t"))
+    got = likelihood_ratio_test(*models).loc[1]
+    assert (got["n_parameters"], got["df"], got["distribution"]) == (5, 1, "chi2(1)")
+    statistic = models[0].fit_.criterion - models[1].fit_.criterion
+    assert_allclose(got["statistic"], statistic, rtol=1e-12)
+    criteria = information_criteria(models[1])
+    assert criteria["n_parameters"] == 5
+    assert np.isnan(criteria["conditional_aic"])
+    with pytest.raises(ValueError, match=r"AR1\('t'\).* is in the smaller only"):
+        likelihood_ratio_test(serial(AR1("t"), fixed=()), serial(None))
+    with pytest.raises(ValueError, match="fit it with method='ml'"):
+        likelihood_ratio_test(*(serial(r, "reml") for r in (None, AR1("t"))))
+    with pytest.raises(ValueError, match="independent and equal"):
+        likelihood_ratio_test(*models, bootstrap=9)
+    with pytest.raises(ValueError, match="independent and equal"):
+        ranova(models[1])
+    with pytest.raises(ValueError, match="independent and equal"):
+        drop1(models[1], test="chi2")
+    assert drop1(models[1]).index.tolist() == ["x"]
+
+
+def test_stochastic_fits_have_no_likelihood_ratios():
+    X, y = rows()
+    exact = fit(["g", "h"])
+    model = MixedEffectsRegressor(
+        ["g", "h"], fixed=["x"], solver="stochastic", random_state=0
+    ).fit(X, y)
+    with pytest.raises(ValueError, match="A likelihood-ratio test cannot be had"):
+        likelihood_ratio_test(exact, model)
+    with pytest.raises(ValueError, match="cannot be had from a stochastic fit"):
+        ranova(model)
+    with pytest.raises(ValueError, match="Kenward and Roger's test cannot"):
+        coefficient_table(model, df="kenward-roger")
+    ours, theirs = (coefficient_table(m)["df"] for m in (model, exact))
+    assert_allclose(ours, theirs, rtol=0.1)

@@ -111,6 +111,13 @@ class LMMFit:
         )
 
     @property
+    def n_parameters(self) -> int:
+        """Fixed effects, parameters of covariances and errors, sigma."""
+        known_sigma = self.errors is not None and self.errors.sigma is not None
+        of_variances = len(self.theta_standardized) + (not known_sigma)
+        return int(self.kept.sum()) + of_variances
+
+    @property
     def row_statistics(self) -> CrossProducts:
         """The cross-products of the rows as they are, whatever their errors."""
         return self.statistics if self.errors is None else self.errors.plain

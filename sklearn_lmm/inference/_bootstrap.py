@@ -13,6 +13,7 @@ from sklearn_lmm._engine.null_draws import ResponseDraws, Restriction
 from sklearn_lmm._engine.optimize import minimize
 from sklearn_lmm._engine.refits import start
 from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.inference._nesting import groupings_of
 
@@ -31,6 +32,8 @@ def bootstrap_statistics(
         there are too many.
     """
     small_fit, large_fit = fits
+    for est in (small, large):
+        refuse_errors(est)
     restriction = _restriction(small, large)
     try:
         draws = ResponseDraws(

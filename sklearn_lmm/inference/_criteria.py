@@ -25,13 +25,14 @@ def information_criteria(est: Any) -> pd.Series:
     Series
         log_likelihood (restricted if the fit is by REML: to be compared only
         between models with the same fixed part); n_parameters k: fixed effects,
-        covariance parameters and sigma; aic = 2 k - 2 log L; aicc = aic +
+        parameters of covariances and errors, sigma; aic = 2 k - 2 log L; aicc = aic +
         2 k (k + 1) / (n - k - 1), NaN unless n > k + 1; bic = k log n - 2 log L,
         n the number of rows or the sum of frequency weights; conditional_aic =
         -2 log f(y | b) + 2 (rho + 1), with the effective degrees of freedom rho
         = trace of d yhat / dy, in which the variances are functions of y, too
         (Greven and Kneib 2010, Biometrika 97: 773-789). For comparisons of
-        random effects the conditional AIC is the one that is unbiased.
+        random effects the conditional AIC is the one that is unbiased. It is NaN
+        for models with a residual structure.
 
     Examples
     --------
@@ -50,7 +51,7 @@ def information_criteria(est: Any) -> pd.Series:
     dtype: float64
     """
     check_is_fitted(est)
-    fit, k = est.fit_, n_parameters(est.fit_)
+    fit, k = est.fit_, est.fit_.n_parameters
     aic = fit.criterion + 2.0 * k
     room = fit.n_obs - k - 1
     values = {
@@ -64,14 +65,11 @@ def information_criteria(est: Any) -> pd.Series:
     return pd.Series(values)
 
 
-def n_parameters(fit: LMMFit) -> int:
-    """Return the number of fixed effects, covariance parameters and sigma."""
-    return int(fit.kept.sum()) + len(fit.theta) + 1
-
-
 def _conditional_aic(fit: LMMFit) -> float:
     if fit.perfect:
         return -np.inf
+    if fit.errors is not None:
+        return np.nan
     point = fit.model().at(fit.theta_standardized)
     _, rho = effective_parameters(point)
     return conditional_deviance(point, fit.weights == "frequency") + 2.0 * (rho + 1.0)

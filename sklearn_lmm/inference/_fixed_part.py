@@ -59,7 +59,8 @@ class FixedPart:
         # would keep both for ever.
         self._fit = ref(fit)
         self.perfect = fit.perfect
-        self._unidentified = bool(fit.unidentified)
+        exact = fit.errors is None and fit.monte_carlo is None
+        self._unidentified = bool(fit.unidentified) and exact
         self.names = names
         self.beta = fit.beta[fit.kept]
         self.sigma = fit.sigma
@@ -175,4 +176,6 @@ def fixed_part(est: Any, method: str) -> FixedPart:
             "Kenward and Roger's tests are for REML fits, and this one is by maximum "
             "likelihood: fit with method='reml', or take df='satterthwaite'."
         )
+    if method == "kenward-roger":
+        est.fit_.require_exact("Kenward and Roger's test")
     return _KNOWN[est.fit_]

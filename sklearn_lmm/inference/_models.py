@@ -15,7 +15,6 @@ from sklearn_lmm._columns import listed
 from sklearn_lmm._engine.reduced import refitted
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm.inference._bootstrap import bootstrap_statistics
-from sklearn_lmm.inference._criteria import n_parameters
 from sklearn_lmm.inference._nesting import check_same_rows, variances_at_zero
 from sklearn_lmm.inference._ratio import check_boundary, tail
 
@@ -93,11 +92,12 @@ def likelihood_ratio_test(
     check_boundary(boundary)
     for est in ests:
         check_is_fitted(est)
+        est.fit_.require_exact("A likelihood-ratio test")
         check_same_rows(ests[0], est)
     if not refit:
         _check_comparable(ests)
-    fits = [_by_ml(est.fit_) if refit else est.fit_ for est in ests]
-    order = np.argsort([n_parameters(fit) for fit in fits], kind="stable").tolist()
+    fits = [_by_ml(est) if refit else est.fit_ for est in ests]
+    order = np.argsort([fit.n_parameters for fit in fits], kind="stable").tolist()
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
     rows = [_line(ests[order[0]], fits[order[0]])]
     for before, k in pairwise(order):
@@ -127,13 +127,20 @@ def _check_comparable(ests: tuple[Any, ...]) -> None:
         )
 
 
-def _by_ml(fit: LMMFit) -> LMMFit:
-    return refitted(fit, reml=False) if fit.reml else fit
+def _by_ml(est: Any) -> LMMFit:
+    if not est.fit_.reml:
+        return est.fit_
+    if est.fit_.errors is not None:
+        raise ValueError(
+            "A model with a residual structure cannot be refitted without its rows: "
+            "fit it with method='ml', or give refit=False."
+        )
+    return refitted(est.fit_, reml=False)
 
 
 def _line(est: Any, fit: LMMFit) -> dict[str, Any]:
     """Return what a row says of a model alone."""
-    k, method = n_parameters(fit), "reml" if fit.reml else "ml"
+    k, method = fit.n_parameters, "reml" if fit.reml else "ml"
     return {
         "n_parameters": k,
         "log_likelihood": -0.5 * fit.criterion,
@@ -161,7 +168,7 @@ class _Pair:
         small, large = self.fits
         # Below 0 by rounding only, or where a search ended too early.
         statistic = max(small.criterion - large.criterion, 0.0)
-        df = n_parameters(large) - n_parameters(small)
+        df = large.n_parameters - small.n_parameters
         test = {"statistic": statistic, "df": df}
         if bootstrap:
             drawn = bootstrap_statistics(*self.ests, self.fits, bootstrap, rng)

@@ -27,7 +27,7 @@ def check_same_rows(first: Any, other: Any) -> None:
     ValueError
         Naming what differs.
     """
-    a, b = (est.fit_.statistics for est in (first, other))
+    a, b = (est.fit_.row_statistics for est in (first, other))
     if first.fit_.weights != other.fit_.weights:
         raise ValueError(
             f"One model takes weights as {first.fit_.weights!r}, the other as "
@@ -70,6 +70,8 @@ def variances_at_zero(small: Any, large: Any) -> int:
     extra = [str(name) for name in small.fixed_effects_.index if name not in names]
     if extra:
         raise _not_nested(f"the fixed effects {listed(extra)} are in the smaller only")
+    if small.residual is not None and small.residual != large.residual:
+        raise _not_nested(f"residual={small.residual!r} is in the smaller only")
     boundary = 0
     inside, outside = _covariances(small), _covariances(large)
     for grouping in inside.keys() | outside.keys():

@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._engine.reduced import refitted, select_coefficients
+from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm._roles import INTERCEPT, Term
 from sklearn_lmm.covariance import Diagonal, Unstructured
 from sklearn_lmm.inference._ratio import check_boundary, row
@@ -74,6 +75,8 @@ def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
     """
     check_is_fitted(est)
     check_boundary(boundary)
+    refuse_errors(est)
+    est.fit_.require_exact("A likelihood-ratio test")
     terms = est._layout.roles.terms
     if not terms:
         raise ValueError("ranova tests random effects, and the model has none.")

@@ -8,7 +8,6 @@ import numpy as np
 from scipy import stats
 
 from sklearn_lmm._engine.result import LMMFit
-from sklearn_lmm.inference._criteria import n_parameters
 
 BOUNDARY = ("mixture", "ignore")
 """What may be done about a variance that the null hypothesis puts at 0."""
@@ -50,12 +49,12 @@ def row(
     fit: LMMFit, full: LMMFit | None = None, mixture: bool = False
 ) -> dict[str, Any]:
     """Return a line of a table of models, compared with a larger one if given."""
-    k = n_parameters(fit)
+    k = fit.n_parameters
     statistic, df = np.nan, 0
     if full is not None:
         # Below 0 by rounding only, or where a search ended too early.
         statistic = max(fit.criterion - full.criterion, 0.0)
-        df = n_parameters(full) - k
+        df = full.n_parameters - k
     return {
         "n_parameters": k,
         "log_likelihood": -0.5 * fit.criterion,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm._engine.reduced import refitted
+from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm.inference._anova import anova
 from sklearn_lmm.inference._fixed_part import fixed_part
 from sklearn_lmm.inference._random_terms import FULL
@@ -72,7 +73,9 @@ def drop1(
     ]
     if test == "f":
         return anova(est, type=2, df=df, terms=terms).loc[[t.name for t in outer]]
+    refuse_errors(est)
     fit = est.fit_
+    fit.require_exact("A likelihood-ratio test")
     full = refitted(fit, reml=False) if fit.reml else fit
     rows = {FULL: row(full)}
     estimated = np.flatnonzero(fit.kept)

@@ -98,7 +98,7 @@ def criteria(est: Any) -> pd.Series[Any]:
     fit = est.fit_
     if fit.reml:
         return pd.Series({"REMLcrit": fit.criterion})
-    k = n_parameters(est)
+    k = fit.n_parameters
     return pd.Series(
         {
             "AIC": fit.criterion + 2.0 * k,
@@ -108,11 +108,6 @@ def criteria(est: Any) -> pd.Series[Any]:
             "df.resid": fit.n_obs - k,
         }
     )
-
-
-def n_parameters(est: Any) -> int:
-    """Return how many parameters were estimated, sigma included."""
-    return int(est.fit_.kept.sum()) + len(est.theta_) + 1
 
 
 def _quantiles(residuals: Any) -> pd.Series[Any]:

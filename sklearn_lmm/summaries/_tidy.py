@@ -17,7 +17,6 @@ from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm.diagnostics import cooks_distance, leverage
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.intervals import confidence_intervals, variance_parameters
-from sklearn_lmm.summaries._summarize import n_parameters
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
 """Kinds of rows that `tidy` knows."""
@@ -217,7 +216,7 @@ def glance(est: Any) -> pd.DataFrame:
     0   180  25.59  1755.63   1743.63
     """
     check_is_fitted(est)
-    fit, k = est.fit_, n_parameters(est)
+    fit, k = est.fit_, est.fit_.n_parameters
     whole = float(fit.n_obs).is_integer()
     columns = {
         "nobs": int(fit.n_obs) if whole else fit.n_obs,
