@@ -9,15 +9,15 @@ from sklearn_lmm._engine.conditional import conditional_deviance, effective_para
 from sklearn_lmm._engine.fit import fit
 
 DESIGNS = {
-    "slope": lambda rng: make_design(rng, crossed(rng, 50, [8]), [Effects(0, 1)]),
+    "slope": lambda rng: make_design(rng, crossed(rng, 40, [8]), [Effects(0, 1)]),
     "weighted": lambda rng: make_design(
-        rng, crossed(rng, 50, [8]), [Effects(0)], weights=True
+        rng, crossed(rng, 40, [8]), [Effects(0)], weights=True
     ),
     "crossed": lambda rng: make_design(
-        rng, crossed(rng, 60, [7, 6]), [Effects(0), Effects(1)]
+        rng, crossed(rng, 40, [6, 5]), [Effects(0), Effects(1)]
     ),
     "nested": lambda rng: make_design(
-        rng, tree(rng, 60, (5, 3)), [Effects(0), Effects(1)]
+        rng, tree(rng, 40, (5, 3)), [Effects(0), Effects(1)]
     ),
     "none": lambda rng: make_design(rng, [], [], p=3),
 }

@@ -319,6 +319,23 @@ def test_ranova_fits_the_models_without_each_effect(random, reduced):
         assert 0.0 <= got["p_value"] <= 1.0
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_ranova_takes_the_levels_of_a_category_together():
+    data = frame("Machines")
+    table = ranova(lmer("score ~ Machine + (Machine | Worker)", data))
+    label = "Machine in (1 + MachineB + MachineC | Worker)"
+    assert list(table.index) == ["<none>", label]
+    expected = lmer("score ~ Machine + (1 | Worker)", data).log_likelihood_
+    assert_allclose(table.loc[label, "log_likelihood"], expected, rtol=1e-9)
+    assert table.loc[label, "df"] == 5
+    whole = stats.chi2.sf(table.loc[label, "statistic"], 5)
+    assert_allclose(table.loc[label, "p_value"], whole)
+    cells = ranova(lmer("score ~ Machine + (0 + Machine | Worker)", data))
+    expected = MixedEffectsRegressor(formula="score ~ Machine").fit(data)
+    assert cells["df"].iloc[1] == 6
+    assert_allclose(cells["log_likelihood"].iloc[1], expected.log_likelihood_)
+
+
 def test_ranova_of_a_single_variance_is_halved():
     model = fit(["g", "h"])
     half, whole = ranova(model), ranova(model, boundary="ignore")
@@ -409,7 +426,7 @@ def test_models_with_a_residual_structure():
     criteria = information_criteria(models[1])
     assert criteria["n_parameters"] == 5
     assert np.isnan(criteria["conditional_aic"])
-    with pytest.raises(ValueError, match=r"AR1\('t'\).* is in the smaller only"):
+    with pytest.raises(ValueError, match=r"AR1\(time='t'\) is in the smaller only"):
         likelihood_ratio_test(serial(AR1("t"), fixed=()), serial(None))
     with pytest.raises(ValueError, match="fit it with method='ml'"):
         likelihood_ratio_test(*(serial(r, "reml") for r in (None, AR1("t"))))

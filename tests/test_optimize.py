@@ -11,6 +11,7 @@ from problems import DIAG, Effects, crossed, make_design, problem, wide_columns
 
 from sklearn_lmm._engine.criterion import Criterion
 from sklearn_lmm._engine.cross_products import cross_products
+from sklearn_lmm._engine.design import Block, Design, Factor
 from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.optimize import minimize
@@ -18,6 +19,7 @@ from sklearn_lmm._engine.result import user_theta
 from sklearn_lmm._engine.start import LARGEST, SMALLEST, moment_variances
 from sklearn_lmm._engine.steps import EM, SOLVERS, second_moments, without_small
 from sklearn_lmm._engine.strategy import choose_strategy
+from sklearn_lmm.covariance import Unstructured
 
 REGULAR = [
     "intercept",
@@ -261,3 +263,17 @@ def test_perfect_explanation_by_groups_stops_the_search():
     assert optimum.perfect
     assert not optimum.converged
     assert np.all(np.isfinite(optimum.point.theta))
+
+
+@pytest.mark.parametrize("seed", [237, 296])
+def test_slopes_that_vary_alone_are_found_beside_an_intercept_that_does_not(seed):
+    # At L11 = 0 the other entries of L can be turned at no cost.
+    rng = np.random.default_rng(seed)
+    group, time = np.repeat(np.arange(10), 5), np.tile(np.arange(5.0) - 2.0, 10)
+    y = rng.normal(size=10)[group] * time + rng.normal(size=50)
+    block = Block(0, Unstructured(), True, (time,))
+    factor = Factor(group, np.arange(10))
+    result = fit(Design(time[:, None], y, True, (factor,), (block,)), reml=True)
+    assert result.converged
+    assert result.singular
+    assert result.n_iter < 20

@@ -35,6 +35,12 @@ SINGULAR = 1e-7
 NOISE = 1e-9
 """Differences of the criterion that mean nothing, in deviance units."""
 
+SLOW = 10
+"""Iterations after which, and again after as many, small variances are tried at 0."""
+
+VANISHING = 1e-4
+"""A direction of Psi is small below this part of max(1, largest eigenvalue)."""
+
 POLISHING_STEPS = 10
 
 POLISHED = 1e-14
@@ -187,6 +193,20 @@ class _Search:
                 return point, self.measure(point) < max(self.tol, _noise(point))
             nearly = self.solver.nearly_done(point, new)
             point = self.record(new)
+            if len(self.trace) % SLOW == 0:
+                point = self._without_vanishing(point)
+
+    def _without_vanishing(self, point: Point) -> Point:
+        """Put directions of hardly any variance at zero, if that is lower.
+
+        Where the first coefficient's variance vanishes, the Cholesky factor of
+        the others can be turned at no cost: steps follow that ridge for ever.
+        """
+        candidate = try_at(point, without_small(point, VANISHING))
+        if candidate is None or not candidate.deviance < point.deviance:
+            return point
+        self.curvature.forget()
+        return self.record(candidate)
 
     def settle(self, point: Point) -> Point:
         """Put vanished variances at zero, then take the last steps.

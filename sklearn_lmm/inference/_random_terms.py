@@ -35,8 +35,9 @@ class Reduction:
 def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
     """Test every random effect by leaving it out: likelihood-ratio tests.
 
-    A slope is left out of its term together with its correlations; a term with
-    nothing but an intercept, or with one common variance, as a whole. Models
+    A slope is left out of its term together with its correlations (the slopes of
+    all levels of a category, if a formula says that they belong together); a term
+    with nothing but an intercept, or with one common variance, as a whole. Models
     are refitted from the cross-products of the fit, by the method of the fit.
 
     Parameters
@@ -77,14 +78,13 @@ def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
     check_boundary(boundary)
     refuse_errors(est)
     est.fit_.require_exact("A likelihood-ratio test")
-    terms = est._layout.roles.terms
-    if not terms:
+    n_terms = len(est._layout.roles.terms)
+    if not n_terms:
         raise ValueError("ranova tests random effects, and the model has none.")
-    names = [grouping.name for grouping in est._layout.roles.groupings]
     fit = est.fit_
     rows = {FULL: row(fit)}
-    for k in range(len(terms)):
-        for reduction in _reductions(terms, k, names[terms[k].factor]):
+    for k in range(n_terms):
+        for reduction in _reductions(est, k):
             statistics = select_coefficients(fit.statistics, reduction.kept)
             mixture = reduction.one_variance and boundary == "mixture"
             smaller = refitted(fit, statistics=statistics)
@@ -92,29 +92,45 @@ def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
     return pd.DataFrame(rows.values(), index=pd.Index(list(rows), dtype=object))
 
 
-def _reductions(terms: tuple[Term, ...], k: int, group: str) -> list[Reduction]:
+def _reductions(est: Any, k: int) -> list[Reduction]:
     """Return the ways to leave a part of term k out."""
-    term = terms[k]
-    everything = [tuple(range(len(t.coefficients))) for t in terms]
-    q = len(term.coefficients)
-    notation = _notation(term, group)
+    roles = est._layout.roles
+    term = roles.terms[k]
+    everything = [tuple(range(len(t.coefficients))) for t in roles.terms]
+    notation = _notation(term, roles.groupings[term.factor].name)
 
-    def without(gone: set[int], label: str, one_variance: bool) -> Reduction:
+    def without(gone: tuple[int, ...], label: str, one_variance: bool) -> Reduction:
         kept = list(everything)
         kept[k] = tuple(i for i in everything[k] if i not in gone)
         return Reduction(label, tuple(kept), one_variance)
 
-    one_by_one = isinstance(term.structure, Unstructured | Diagonal) and q > 1
-    if not one_by_one:
-        single = term.structure.n_parameters(q) == 1
-        return [without(set(range(q)), notation, single)]
+    parts = _parts(est, k)
+    if not isinstance(term.structure, Unstructured | Diagonal) or len(parts) == 1:
+        single = term.structure.n_parameters(len(everything[k])) == 1
+        return [without(everything[k], notation, single)]
     # An intercept stays where slopes depend on where it is put.
     independent = isinstance(term.structure, Diagonal)
     return [
-        without({i}, f"{name} in {notation}", True)
-        for i, name in enumerate(term.coefficients)
+        without(part, f"{name} in {notation}", len(part) == 1)
+        for name, part in parts.items()
         if independent or name != INTERCEPT
     ]
+
+
+def _parts(est: Any, k: int) -> dict[str, tuple[int, ...]]:
+    """Return which coefficients of term k go together, by name.
+
+    Those of one term of a formula, such as the levels of a category; else every
+    coefficient goes alone.
+    """
+    roles = est._layout.roles
+    coefficients = roles.terms[k].coefficients
+    if roles.formula is None:
+        return {name: (i,) for i, name in enumerate(coefficients)}
+    return {
+        part.name: tuple(coefficients.index(column) for column in part.columns)
+        for part in roles.formula.bars[k].terms
+    }
 
 
 def _notation(term: Term, group: str) -> str:
