@@ -51,17 +51,17 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         `sklearn_lmm.residuals`, as in ``AR1("week") * PowerVariance("age")``.
         None: independent errors of one variance.
     formula : str, default=None
-        The whole model in lme4's notation, in place of the three parameters
-        above: "score ~ Machine + offset(o) + (1 | Worker/Machine)". X is a
-        DataFrame, of which columns that are not named are ignored. The left side
-        is the response if `fit` gets no y (then cross-validation has its default
-        scorer only, since those with a name need y). What
-        formulaic understands may be used: categories (coded with treatment
-        contrasts, ordered ones with polynomials), interactions, poly, bs, cs,
-        scale, C, I, also before a bar, as in "(0 + Machine | Worker)". What is
-        learnt of the rows of the fit holds for later rows. A double bar makes
-        all columns before it independent, those of a category, too. Columns
-        have R's names: "MachineB". Needs the package formulaic.
+        The whole model in lme4's notation, in place of random, fixed and offset:
+        "score ~ Machine + offset(o) + (1 | Worker/Machine)". X is a DataFrame, of
+        which columns that are not named are ignored. The left side is the
+        response if `fit` gets no y (then cross-validation has its default scorer
+        only, since those with a name need y). What formulaic understands may be
+        used: categories (coded with treatment contrasts, ordered ones with
+        polynomials), interactions, poly, bs, cs, scale, C, I, also before a bar,
+        as in "(0 + Machine | Worker)". What is learnt of the rows of the fit
+        holds for later rows. A double bar makes all columns before it
+        independent, those of a category, too. Columns have R's names:
+        "MachineB". Needs the package formulaic.
     na_action : {"raise", "drop"}, default="raise"
         What fit and score do with rows that lack a value which the formula
         reads: refuse them, or leave them out, of y, groups and weights alike.
