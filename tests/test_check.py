@@ -207,7 +207,7 @@ def test_how_it_is_shown():
         "  Remedy: Mend it.",
     ]
     assert "Nothing found by: other." in str(report)
-    assert "as X and y were not given: rows." in str(report)
+    assert "structure: rows." in " ".join(str(report).split())
     html = report._repr_html_()
     assert "It is &lt; that." in html and "Found &amp; seen." in html
     assert list(report.to_frame()["severity"]) == ["problem", "note"]

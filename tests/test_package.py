@@ -77,6 +77,7 @@ LAYERS = [
     "sklearn_lmm._engine.downdating",
     "sklearn_lmm._engine.deletion",
     "sklearn_lmm._engine.sandwich",
+    "sklearn_lmm._engine.error_rows",
     "sklearn_lmm._engine",
     "sklearn_lmm.exceptions",
     "sklearn_lmm._notation",

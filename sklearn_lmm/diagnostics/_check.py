@@ -25,9 +25,9 @@ def check(
 
     Without rows: convergence, singular covariances (and which direction has
     collapsed), terms that the data cannot tell, columns that were dropped or
-    nearly are, factors with few levels. With the rows of the fit also groups that
-    decide on the fixed effects, outliers, heavy tails, unequal variances and
-    correlations that the model does not account for.
+    nearly are, factors with few levels. With the rows of the fit, if errors are
+    independent, also groups that decide on the fixed effects, outliers, heavy
+    tails, unequal variances and correlations that the model does not account for.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def check(
     findings: list[Finding] = []
     for look in FIT_CHECKS.values():
         findings += look(est, roles, fit)
-    if X is None or fit.perfect:
+    if X is None or fit.perfect or fit.errors is not None:
         unchecked = () if fit.perfect else tuple(ROW_CHECKS)
         return _report(findings, tuple(FIT_CHECKS), unchecked)
     given = rows_of_fit(est, X, y, groups, sample_weight)

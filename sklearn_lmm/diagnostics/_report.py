@@ -58,7 +58,8 @@ class Report:
     checked : tuple of str
         Everything that was checked.
     unchecked : tuple of str
-        What needs the rows of the fit, if they were not given.
+        What needs the rows of the fit, if they were not given, or has to do
+        without for a model with a residual structure.
 
     Examples
     --------
@@ -118,7 +119,8 @@ class Report:
         parts = [f"Nothing found by: {', '.join(quiet)}."] if quiet else []
         if self.unchecked:
             parts.append(
-                f"Not checked, as X and y were not given: {', '.join(self.unchecked)}."
+                "Not checked, as this takes X and y, and a model without a residual "
+                f"structure: {', '.join(self.unchecked)}."
             )
         return parts
 

@@ -12,6 +12,7 @@ from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._engine.whitening import SymmetricRoot, cholesky_residuals
 from sklearn_lmm._rows import FitRows, rows_of_fit
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm.diagnostics._structured import structured_residuals
 
 RAW = ("response", "pearson")
 STUDENTIZED = ("studentized", "deleted")
@@ -55,6 +56,11 @@ def residuals(
           factors;
         - "whitened": decorrelated by the symmetric root V^-1/2, whatever the
           factors and the order of the rows.
+
+        With a residual structure Cov(e) = sigma^2 D C D there are four of them:
+        "response"; "pearson", e over the diagonal of D; "scaled", that over
+        sigma; and "normalized", conditional ones decorrelated by the Cholesky
+        factor of C in the order of its rows, as in nlme.
     random_effects : bool or list of str, default=True
         Which predicted effects to subtract, as in `predict`: True gives
         conditional residuals, False marginal ones. V is the covariance,
@@ -93,14 +99,17 @@ def residuals(
     >>> print(f"{r.std():.2f}")
     0.99
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(est, X, y, groups, sample_weight, with_errors=True)
     if kind not in RAW and given.fit.perfect:
         raise ValueError(
             f"y is explained exactly, so that there is no sigma: kind={kind!r} does "
             f"not exist, only {' and '.join(map(repr, RAW))}."
         )
-    rows = FittedRows.of(given.fit, given.design)
     subtracted = given.layout.roles.wanted(random_effects)
+    if given.fit.errors is not None:
+        data = (X, y, groups, sample_weight)
+        return given.spread(structured_residuals(est, given, data, kind, subtracted))
+    rows = FittedRows.of(given.fit, given.design)
     return given.spread(_of_kind(rows, given, kind, subtracted))
 
 

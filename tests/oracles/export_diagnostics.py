@@ -25,11 +25,19 @@ def main(reference: Path) -> None:
         for name, fit in fits.items()
         if "hat_first" in fit
     }
+    nlme = {
+        name: {
+            kind: fit[f"resid_{kind}_first"]
+            for kind in ("response", "pearson", "normalized")
+        }
+        for name, fit in fits.items()
+        if "resid_normalized_first" in fit
+    }
     deletion = fits["deletion_sleep_subject"]
     keys = ("left_out", "fixef", "se", "theta", "sigma", "reml")
     groups = [{key: d[key] for key in keys} for d in deletion["deletions"]]
     cook = deletion["cooks_distance_group"]["values"]
-    write({"rows": rows, "without": groups, "cook": cook})
+    write({"rows": rows, "nlme": nlme, "without": groups, "cook": cook})
 
 
 def write(content: dict[str, Any]) -> None:
@@ -37,11 +45,12 @@ def write(content: dict[str, Any]) -> None:
     parts = [f'"cook": {json.dumps(content["cook"])}']
     lines = ",\n ".join(map(json.dumps, content["without"]))
     parts.append(f'"without": [\n {lines}\n]')
-    rows = ",\n ".join(
-        f"{json.dumps(name)}: {json.dumps(row)}"
-        for name, row in content["rows"].items()
-    )
-    parts.append(f'"rows": {{\n {rows}\n}}')
+    for key in ("rows", "nlme"):
+        lines = ",\n ".join(
+            f"{json.dumps(name)}: {json.dumps(row)}"
+            for name, row in content[key].items()
+        )
+        parts.append(f'"{key}": {{\n {lines}\n}}')
     (HERE / "diagnostics.json").write_text("{" + ",\n".join(parts) + "}\n")
 
 

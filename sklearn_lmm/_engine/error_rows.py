@@ -1,0 +1,38 @@
+"""Errors of the rows of a fit made equal in size, and uncorrelated.
+
+With Cov(e) = sigma^2 D C D and C = B B' by Cholesky, each group of rows by itself
+and in its own order, e / D has equal variances and B^-1 D^-1 e no correlation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sklearn_lmm._engine.errors import Errors
+from sklearn_lmm._types import FloatArray
+
+
+def relative_deviations(errors: Errors, u: FloatArray) -> FloatArray:
+    """Return the diagonal of D (n,), in the order of the rows."""
+    _, delta = errors.complete(u)
+    deviations = np.empty(len(errors.order))
+    deviations[errors.order] = np.exp(errors.log_deviation + errors.slopes @ delta)
+    return deviations
+
+
+def uncorrelated(errors: Errors, u: FloatArray, e: FloatArray) -> FloatArray:
+    """Return B^-1 e (n,) for errors e (n,) of equal variance."""
+    of_C, _ = errors.complete(u)
+    n, starts = len(e), errors.starts
+    sizes = np.diff(np.append(starts, n))
+    position = np.arange(n) - np.repeat(starts, sizes)
+    columns = np.zeros((n, int(sizes.max())))
+    columns[np.arange(n), position] = 1.0
+    C = errors.correlation.times(of_C, columns)
+    ordered, result = e[errors.order], np.empty(n)
+    for size in np.unique(sizes):
+        rows = starts[sizes == size][:, None] + np.arange(size)
+        B = np.linalg.cholesky(C[rows, :size])
+        white = np.linalg.solve(B, ordered[rows][:, :, None])[:, :, 0]
+        result[errors.order[rows]] = white
+    return result
