@@ -30,8 +30,14 @@ from sklearn_lmm._engine.krylov_traces import TraceEstimator, Traces, log_forms
 from sklearn_lmm._engine.probes import Probes, draw_probes
 from sklearn_lmm._types import AnyArray, FloatArray
 
-PROBING = 1e-4
-"""Tolerance for the probes, far below what they scatter."""
+PROBING = 1e-2
+"""Tolerance for the probes, divided by the root of the number of levels.
+
+A trace over that many levels is uncertain by its root to begin with.
+"""
+
+LEAST_LEVELS = 10_000
+"""Fewer count as so many."""
 
 WORKING, FINE = 1e-7, 1e-10
 """Tolerance for fixed and random effects, on the way and at the end."""
@@ -202,8 +208,10 @@ class KrylovFactored:
         return self._estimator().posterior_blocks()
 
     def _estimator(self) -> TraceEstimator:
+        tolerance = PROBING / np.sqrt(max(self.crossing.size, LEAST_LEVELS))
+
         def solve(b: AnyArray, name: str) -> AnyArray:
-            return self.strategy.solve(self.schur, b, name, PROBING)
+            return self.strategy.solve(self.schur, b, name, tolerance)
 
         return TraceEstimator(self.schur, solve, self.strategy.probes)
 

@@ -61,7 +61,8 @@ class ImplicitSchur:
 
     L : L_k of every factor in R
     IS, K : of the levels of factor 1
-    inverse_B : B_h^-1 of the levels in R
+    A_B : A_hh of the levels in R
+    inverse_B : B_h^-1 of the same
     Q_B : (I + A_hh Psi)^-1 A_hh = L_h^-T (I - B_h^-1) L_h^-1 of the same
     logdet : log|V| - log|S| + log|B|
     """
@@ -74,13 +75,16 @@ class ImplicitSchur:
         self.IS, logdets_1 = shrinkage(self.S_1, L_1)
         self.K = symmetrize(L_1 @ L_1.T @ self.IS)
         blocks = zip(crossing.rest, crossing.outer(self.K), strict=True)
-        A = [crossing.statistics.s[f] - NKN for f, NKN in blocks]
-        shrunken = [shrinkage(A_k, L_k) for A_k, L_k in zip(A, self.L, strict=True)]
-        self.Q_B = tuple(IS @ A_k for (IS, _), A_k in zip(shrunken, A, strict=True))
+        self.A_B = tuple(crossing.statistics.s[f] - NKN for f, NKN in blocks)
+        pairs = list(zip(self.A_B, self.L, strict=True))
+        shrunken = [shrinkage(A_k, L_k) for A_k, L_k in pairs]
+        self.Q_B = tuple(
+            IS @ A_k for (IS, _), (A_k, _) in zip(shrunken, pairs, strict=True)
+        )
         self.logdet = float(logdets_1.sum() + sum(d.sum() for _, d in shrunken))
         self.inverse_B: PerFactor = tuple(
             symmetrize(_inverse(np.eye(len(L_k)) + L_k.T @ A_k @ L_k))
-            for A_k, L_k in zip(A, self.L, strict=True)
+            for A_k, L_k in pairs
         )
         self._precisions: dict[Float, InPrecision] = {}
 

@@ -206,8 +206,8 @@ def _traces(point: Point, directions: list[Direction]) -> FloatArray:
     products = trace_products(point.state, directions)
     if products is None:
         raise ValueError(
-            "Kenward and Roger's degrees of freedom need traces that the strategy "
-            f"{point.criterion.strategy.name!r} cannot tell: choose Satterthwaite's."
+            "Kenward and Roger's degrees of freedom need traces that a stochastic fit "
+            "does not know: choose Satterthwaite's, or fit with solver='newton'."
         )
     T[:m, :m] = products
     sums = point.state.block_sums()

@@ -1,19 +1,21 @@
 """What only traces can tell of V at one theta, estimated with random vectors.
 
-With z_j, w_j probes, x = S^-1 z, y = B^-1 z, E = sum_j w_j, C_B = L B^-1 L' and
-sym(M) = (M + M') / 2,
+With z_j, w_j probes, x = S^-1 z, y = B^-1 z, Y = y - B^-1 (S - B) y,
+E = sum_j w_j, C_B = L B^-1 L' and sym(M) = (M + M') / 2,
 
-    sum_h [S^-1]_hh = sum_h B_h^-1 + E sum_h sym((x - y)_h z_h'),
+    sum_h [S^-1]_hh = sum_h B_h^-1 + E sum_h sym((x - Y)_h z_h'),
     sum_h [Q]_hh = L^-T (levels I - sum_h [S^-1]_hh) L^-1,
     sum_g [Q]_gg = sum_g IS_g (S_g - N_g'C_B N_g IS_g')
                    - E sum_g sym(w(x - y)_g w(z)_g'),  w(x)_g = IS_g N_g'L x:
 
 what B^-1 gives is taken exactly, without an inverse of L, and only the rest
-from the probes.  Where L_k is singular, [Q]_hh = [A - A L S^-1 L'A]_hh is probed
-by vectors of its own,
+from the probes.  Y - y, a first step towards x, has blocks of mean 0, as S - B
+has none on the diagonal, and takes most of the scatter away.  Where L_k is
+singular, [Q]_hh = [A - A L S^-1 L'A]_hh is probed by vectors of its own, in the
+same way: with A_B the diagonal blocks of A and T = (I + A_B Psi)^-1,
 
-    sum_h [Q]_hh = sum_h (I + A_hh Psi)^-1 A_hh + E sum_h sym(d_h z_h'),
-    d = A (z - L S^-1 L'A z) - (I + A_hh Psi)^-1 A_hh z.
+    sum_h [Q]_hh = sum_h T_h A_hh + E sum_h sym(d_h z_h'),
+    d = A (z - L S^-1 L'A z) - T A_B z - T (A - A_B) T'z.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from sklearn_lmm._types import AnyArray, FloatArray
 INVERTIBLE = 1e-2
 """Smallest eigenvalue of Psi n_g from which L^-1 is used, in single precision."""
 
-COLUMNS_AT_ONCE = 32
+COLUMNS_AT_ONCE = 40
 """Probes solved for at a time."""
 
 Solve = Callable[[AnyArray, str], AnyArray]
@@ -114,10 +116,10 @@ class TraceEstimator:
     def _of_all_probes(self) -> tuple[_Scatter, list[_Scatter]]:
         """Return what probes add to sum_g [Q]_gg: of factor 1, and in R."""
         first, rest = [], []
-        for x, z in self._solved_probes():
-            w = [self.schur.from_R(self.schur.IS, a) for a in (x, z)]
+        for to_y, to_Y, z in self._solved_probes():
+            w = [self.schur.from_R(self.schur.IS, a) for a in (to_y, z)]
             first.append(-level_products(*w))
-            rest.append([level_products(*a) for a in self._split(x, z)])
+            rest.append([level_products(*a) for a in self._split(to_Y, z)])
         parts = []
         for L, values in zip(self.schur.L, zip(*rest, strict=True), strict=True):
             root = np.linalg.pinv(L)
@@ -133,10 +135,25 @@ class TraceEstimator:
         for name, z in _batches(probes, f"factor {k}"):
             x = self.solve(single.Lt.scale(single.times_A(z)), name)
             Qz = single.times_A(z - single.L.times(x))
-            Qz_k, z_k = self._split(Qz, z)[k]
-            d = Qz_k - self.schur.Q_B[k].astype(np.float32) @ z_k
-            values.append(level_products(d, z_k))
+            values.append(level_products(*self._from_blocks(k, Qz, z)))
         return _Scatter(np.concatenate(values), probes, self.probes(None).n_random)
+
+    def _from_blocks(
+        self, k: int, Qz: AnyArray, z: AnyArray
+    ) -> tuple[AnyArray, AnyArray]:
+        """Return d and z (G, q, s) of factor k, z being zero elsewhere."""
+        place = self.crossing.places[k]
+        L, Q_B, A_B = (
+            a.astype(np.float32)
+            for a in (self.schur.L[k], self.schur.Q_B[k], self.schur.A_B[k])
+        )
+        Qz_k, z_k = self._split(Qz, z)[k]
+        Tz = z_k - L @ (L.T @ (Q_B @ z_k))
+        wide = np.zeros_like(z)
+        wide[place] = Tz.reshape(-1, z.shape[1])
+        apart = self._split(self.single.times_A(wide), z)[k][0] - A_B @ Tz
+        d = Qz_k - Q_B @ z_k - (apart - Q_B @ (L @ (L.T @ apart)))
+        return d, z_k
 
     def posterior_blocks(self) -> PerFactor:
         """Return Psi - Psi [Q]_gg Psi, with the scatter of the probes in each."""
@@ -145,11 +162,11 @@ class TraceEstimator:
         first = K @ crossing.outer_transposed(C_B) @ K
         rest = [np.zeros_like(inverse) for inverse in schur.inverse_B]
         weights, done = self.probes(None).weights, 0
-        for x, z in self._solved_probes():
+        for to_y, to_Y, z in self._solved_probes():
             w = weights[done : done + z.shape[1]]
             done += z.shape[1]
-            first += _level_means(schur.from_R(K, x), schur.from_R(K, z), w)
-            for block, (x_k, z_k) in zip(rest, self._split(x, z), strict=True):
+            first += _level_means(schur.from_R(K, to_y), schur.from_R(K, z), w)
+            for block, (x_k, z_k) in zip(rest, self._split(to_Y, z), strict=True):
                 block += _level_means(x_k, z_k, w)
         blocks = [
             C + L @ symmetrize(mean) @ L.T
@@ -157,10 +174,13 @@ class TraceEstimator:
         ]
         return crossing.in_user_order(K + symmetrize(first), tuple(blocks))
 
-    def _solved_probes(self) -> Iterator[tuple[AnyArray, AnyArray]]:
-        """Yield ((S^-1 - B^-1) z, z), some of the probes at a time."""
+    def _solved_probes(self) -> Iterator[tuple[AnyArray, AnyArray, AnyArray]]:
+        """Yield (x - y, x - Y, z), some of the probes at a time."""
+        single = self.single
         for name, z in _batches(self.probes(None), "all"):
-            yield self.solve(z, name) - self.single.inverse_B.times(z), z
+            y = single.inverse_B.times(z)
+            to_y = self.solve(z, name) - y
+            yield to_y, to_y - single.inverse_B.scale(z - single.times(y)), z
 
     def _split(self, x: AnyArray, z: AnyArray) -> list[tuple[AnyArray, AnyArray]]:
         split = self.crossing.split

@@ -26,6 +26,12 @@ MAX_ITER = 100
 
 MOST_PROBES = 1024
 
+MOST_ENTRIES = 1 << 28
+"""Entries of all probes together, of four bytes each."""
+
+MARGIN = 1.2
+"""More probes than seem needed, as the error of few is not known well."""
+
 SEEN, UNSEEN = 1e-4, 1e-6
 """Decrements at which theta is within 1e-2 and 1e-3 standard errors of the optimum."""
 
@@ -53,9 +59,9 @@ def minimize_stochastic(
     point = start
     while True:
         point, converged = search.descend(point)
-        if search.perfect or not converged or _is_settled(point):
+        probes = _enough_probes(point)
+        if search.perfect or not converged or probes == _probes(point):
             break
-        probes = 2 * _strategy(point).sampling.probes
         point = _with(point, point.theta, probes=probes)
     return Optimum(
         point=_refined(point, converged),
@@ -115,7 +121,8 @@ class _Search:
                 return point, False
             new = _step(point, capped(curvature.step(point), point.theta))
             if new is None:
-                return point, False
+                # What conjugate gradients leave undone hides any further progress.
+                return point, curvature.decrement(point) < SEEN
             point = new
 
     def _enough(self, point: Point) -> float:
@@ -162,9 +169,21 @@ def _off_saddle(point: Point, held: BoolArray) -> Point | None:
     return None
 
 
-def _is_settled(point: Point) -> bool:
-    probes = _strategy(point).sampling.probes
-    return relative_noise(point) <= SMALL_ERROR or 2 * probes > MOST_PROBES
+def _enough_probes(point: Point) -> int:
+    """Return how many probes make the error small, doubled as often as need be."""
+    probes, noise = _probes(point), relative_noise(point)
+    if noise <= SMALL_ERROR:
+        return probes
+    most = min(MOST_PROBES, MOST_ENTRIES // _strategy(point).crossing.size)
+    wanted = MARGIN * probes * (noise / SMALL_ERROR) ** 2 if SMALL_ERROR else np.inf
+    more = 2 * probes
+    while more < wanted and 2 * more <= most:
+        more *= 2
+    return more if more <= most else probes
+
+
+def _probes(point: Point) -> int:
+    return _strategy(point).sampling.probes
 
 
 def _with(point: Point, theta: FloatArray, **changes: Any) -> Point:
@@ -183,6 +202,7 @@ def _refined(point: Point, converged: bool) -> Point:
     theta = point.theta + Curvature().step(point) if converged else point.theta
     fine = _with(point, theta, tolerance=FINE)
     state_of(fine).take_traces(state_of(point))
+    fine.forms = point.forms
     return fine
 
 
