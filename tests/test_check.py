@@ -54,6 +54,11 @@ def test_false_alarms_are_rare():
     assert len(counts) < 12, counts
 
 
+def test_no_false_alarm_of_many_small_groups():
+    data, y, _, _ = made(groups=1500, size=5)
+    assert check(quietly("g", data, y), data, y).ok
+
+
 def test_not_converged():
     with pytest.warns(UserWarning, match="stopped after 1 iterations"):
         est = fit(["(1 + x | school)", "town"], max_iter=1)

@@ -68,7 +68,7 @@ def check(
       residuals or of groups; look at a quantile plot.
     ...
     >>> [finding.about for finding in report.findings]
-    ['outliers', 'distribution of residuals', 'independence']
+    ['outliers', 'distribution of residuals', 'unequal variance', 'independence']
     """
     check_is_fitted(est)
     roles, fit = est._layout.roles, est.fit_

@@ -202,26 +202,33 @@ def _unequal_variance(evidence: Evidence) -> Iterator[Finding]:
                 else "a model for a response with an upper bound, if y is one",
             )
     for named in evidence.groups:
-        text = _spread_of_groups(size, named)
+        text = _spread_of_groups(evidence.studentized, named)
         if text:
             yield _spread(text, "a covariate that explains it, as a weight")
 
 
-def _spread_of_groups(size: FloatArray, named: NamedClusters) -> str:
-    """Compare the mean size of residuals of every group with that of all rows."""
-    codes, m = named.clusters.codes, named.clusters.m
+def _spread_of_groups(r: FloatArray, named: NamedClusters) -> str:
+    """Compare the mean squares of groups with that of all rows.
+
+    n times that of n rows with kurtosis k is about chi-squared with 2 n / (k - 1)
+    degrees of freedom (Box 1953, Biometrika 40: 318-335).
+    """
+    codes = named.clusters.codes
     n = np.bincount(codes)
-    mean = np.bincount(codes, size) / n
-    z = (mean - size.mean()) / np.maximum(size.std() / np.sqrt(n), TINY)
-    wild = (n >= MEMBERS) & (m * stats.norm.sf(z) < RARE)
-    wild &= mean > SPREAD * np.median(mean)
+    square = np.bincount(codes, r**2) / n
+    shape = r**2 / np.maximum(square[codes], TINY)
+    df = 2.0 * n / (max(3.0, float(np.mean(shape**2))) - 1.0)
+    p = stats.chi2.sf(df * square / np.mean(r**2), df)
+    wild = (n >= MEMBERS) & (len(n) * p < RARE)
+    times = np.sqrt(square / np.median(square))
+    wild &= times > SPREAD
     if not wild.any():
         return ""
-    worst = int(np.argmax(np.where(wild, mean, 0.0)))
-    times = mean[worst] / np.median(mean)
+    worst = int(np.argmax(np.where(wild, times, 0.0)))
+    level = named.labels.tolist()[worst]
     return (
         f"Residuals differ in size between the levels of {named.name!r}: those of "
-        f"{named.labels.tolist()[worst]!r} are {times:.1f} times as large as usual"
+        f"{level!r} are {times[worst]:.1f} times as large as usual"
     )
 
 
