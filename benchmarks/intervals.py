@@ -1,6 +1,6 @@
 """How often intervals of parameters cover the truth: Wald, profile, bootstrap.
 
-    python -m benchmarks.intervals                    # some ten minutes of one core
+    python -m benchmarks.intervals                    # some minutes of one core
     python -m benchmarks.intervals --replicates 50    # a glance
 
 Rewrites results/intervals.md. Every replicate draws groups, effects and errors
@@ -155,8 +155,8 @@ def report(records: pd.DataFrame, seconds: float, n: int, m: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--replicates", type=int, default=400)
-    parser.add_argument("--bootstrapped", type=int, default=150)
+    parser.add_argument("--replicates", type=int, default=250)
+    parser.add_argument("--bootstrapped", type=int, default=80)
     options = parser.parse_args()
     # The matrices are small.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

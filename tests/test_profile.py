@@ -140,7 +140,22 @@ def small_data(seed, n_groups, n_rows, deviations, correlation):
     return Design(x, y, True, (Factor(codes, np.arange(n_groups)),), (block,))
 
 
+def near_zero():
+    """Draw a case whose interval ends where a deviation is nearly 0."""
+    rng = np.random.default_rng([10, 215])
+    codes = np.repeat(np.arange(10), 8)
+    x, w = rng.normal(size=len(codes)), rng.normal(size=10)[codes]
+    root = np.linalg.cholesky([[1.0, 0.18], [0.18, 0.36]])
+    b = rng.normal(size=(10, 2)) @ root.T
+    y = 1.0 + 0.5 * x - 0.5 * w + b[codes, 0] + b[codes, 1] * x
+    y += rng.normal(size=len(codes))
+    block = Block(0, UN, True, (x,))
+    factors = (Factor(codes, np.arange(10)),)
+    return Design(np.column_stack([x, w]), y, True, factors, (block,))
+
+
 HARD = {
+    "ends near 0": (near_zero(), "sd", 1),
     "falls towards the bound": (small_data(2, 5, 4, [0.3, 0.2], 0.0), "cor", 0),
     "second minimum": (small_data(59, 6, 5, [0.5, 0.5], -0.9), "sd", 1),
     "level from a point on": (small_data(1, 8, 6, [0.5, 0.3, 0.3], 0.5), "cor", 0),

@@ -209,9 +209,7 @@ def _bounded(value: float, bound: float, sign: float) -> float:
 def _next(held: Held, best: _Place, place: _Place, value: float) -> _Place | None:
     """Return the profile at a value near a place; nearer if that is too far."""
     for _ in range(8):
-        point = minimum(held, value, place.x + place.change * (value - place.value))
-        if point is None:
-            point = minimum(held, value, place.x)
+        point = _minimum_near(held, value, place)
         if point is not None:
             new = _Place.of(point, value, best)
             if abs(new.zeta - place.zeta) <= 3.0 * STEP:
@@ -228,26 +226,45 @@ def _end(
     sign: float,
     furthest: float,
 ) -> _Place:
-    """Return where |zeta| = furthest between two places: Newton, within bounds."""
+    """Return where |zeta| = furthest between two places: Newton, within bounds.
+
+    Where zeta jumps, from one minimum to another, it is the first place outside.
+    """
     place = outside
     for _ in range(MOST_STEPS):
         excess = abs(place.zeta) - furthest
         if abs(excess) <= CLOSE:
-            break
+            return place
         if excess > 0:
             outside = place
         else:
             inside = place
-        value = place.value - sign * excess / place.rate if place.rate > 0 else np.nan
         low, high = sorted((inside.value, outside.value))
+        if high - low <= CLOSE * max(abs(low), abs(high)):
+            break
+        value = place.value - sign * excess / place.rate if place.rate > 0 else np.nan
         if not low < value < high:
             value = 0.5 * (low + high)
         near = min(inside, outside, key=lambda p: abs(p.value - value))
-        point = minimum(held, value, near.x + near.change * (value - near.value))
+        point = _minimum_near(held, value, near)
         if point is None:
             break
         place = _Place.of(point, value, best)
-    return place
+    return outside
+
+
+def _minimum_near(held: Held, value: float, place: _Place) -> HeldPoint | None:
+    """Minimise the likelihood at a value, starting from a place of the profile.
+
+    From where the minimum should have moved to, if that is not far: where a
+    variance is 0 the likelihood is flat, and tells nothing of how x changes.
+    """
+    step = place.change * (value - place.value)
+    if _norm(step) <= max(1.0, _norm(place.x)):
+        point = minimum(held, value, place.x + step)
+        if point is not None:
+            return point
+    return minimum(held, value, place.x)
 
 
 def minimum(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
