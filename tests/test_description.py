@@ -23,6 +23,7 @@ from sklearn_lmm.diagnostics import (
     variance_explained,
     variance_function,
 )
+from sklearn_lmm.residuals import AR1
 
 EXPECTED = json.loads((ORACLES_DIR / "intervals.json").read_text())
 REGULAR = [name for name in EXPECTED if not ORACLES[name]["singular"]]
@@ -183,3 +184,15 @@ def test_variance_function():
     assert_allclose(found, np.diag(marginal_covariance(est, X, group="308")))
     with pytest.raises(ValueError, match=r"'days' has no random slope.*'Days'"):
         variance_function(est, "days", [1.0])
+
+
+def test_residual_structures_are_refused_where_errors_count_as_independent():
+    X, y = load_sleepstudy(return_X_y=True)
+    est = MixedEffectsRegressor("Subject", residual=AR1("Days")).fit(X, y)
+    for call in (
+        lambda: marginal_covariance(est, X),
+        lambda: marginal_correlation(est, X, group="308"),
+        lambda: variance_function(est, "Days", [1.0]),
+    ):
+        with pytest.raises(ValueError, match="not available for a model with residual"):
+            call()

@@ -19,6 +19,7 @@ from sklearn_lmm._engine.description import (
 from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.simulation import coefficient_matrices
 from sklearn_lmm._layout import Layout, learn_more
+from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm._results import row_index
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -48,7 +49,8 @@ def variance_explained(est: Any, X: Any = None) -> pd.DataFrame:
     ------
     ValueError
         If neither the fixed part nor a random term has an intercept, and X is
-        not given: the sums do not tell the mean of X beta then.
+        not given: the sums do not tell the mean of X beta then. If the residual
+        variances differ (`residual=`).
 
     Examples
     --------
@@ -64,6 +66,9 @@ def variance_explained(est: Any, X: Any = None) -> pd.DataFrame:
     residual   654.941       0.201
     """
     check_is_fitted(est)
+    if est.fit_.errors is not None and est._errors.variances:
+        # There is no one residual variance that the others compare with.
+        refuse_errors(est)
     fixed, random = _parts(est) if X is None else _parts_of_rows(est, X)
     names = ["fixed", *(term.name for term in est._layout.roles.terms), "residual"]
     variances = np.array([fixed, *random, est.sigma_**2])
@@ -234,7 +239,8 @@ def variance_function(
     Raises
     ------
     ValueError
-        If a name is not that of a column with a random slope.
+        If a name is not that of a column with a random slope, or the model has a
+        residual structure.
 
     Examples
     --------
@@ -250,6 +256,7 @@ def variance_function(
     9      3626.0     655.0  4281.0
     """
     check_is_fitted(est)
+    refuse_errors(est)
     slopes = {
         name
         for term in est._layout.roles.terms
@@ -310,7 +317,8 @@ def marginal_covariance(
     Raises
     ------
     ValueError
-        If X cannot be read as in `fit`, or has no rows of the group.
+        If X cannot be read as in `fit`, has no rows of the group, or the model has
+        a residual structure.
 
     Examples
     --------
@@ -326,6 +334,7 @@ def marginal_covariance(
     2   631.0   711.0  1446.0
     """
     check_is_fitted(est)
+    refuse_errors(est)
     n = _num_samples(X)
     layout, design = learn_more(est, est._layout, X, np.zeros(n), groups, None)
     variances = np.full(n, est.sigma_**2)
