@@ -183,6 +183,21 @@ def test_maximum_likelihood_and_weights():
     assert_allclose(mine.log_likelihood_, exact.log_likelihood_, atol=0.5)
 
 
+def test_summary_tells_the_error():
+    assert "Monte-Carlo error: 0." in str(fitted().summary())
+    assert "Monte-Carlo" not in str(fitted("newton").summary())
+
+
+def test_degrees_of_freedom():
+    from sklearn_lmm.inference import coefficient_table
+
+    mine, exact = coefficient_table(fitted()), coefficient_table(fitted("newton"))
+    assert_allclose(mine["df"], exact["df"], rtol=0.02)
+    assert_allclose(mine["std_error"], exact["std_error"], rtol=1e-3)
+    with pytest.raises(ValueError, match="cannot be had from a stochastic fit"):
+        coefficient_table(fitted(), df="kenward-roger")
+
+
 def test_verbose_tells_the_error(capsys):
     model(verbose=1).fit(X, Y)
     assert "Monte-Carlo error" in capsys.readouterr().out

@@ -90,6 +90,12 @@ def _facts(est: Any) -> dict[str, str]:
     if fit.reml:
         facts["REML criterion"] = f"{fit.criterion:.1f}"
     facts["Optimiser"] = f"{fit.solver}, {est.n_iter_} iterations"
+    if fit.monte_carlo is not None:
+        error = fit.monte_carlo
+        facts["Monte-Carlo error"] = (
+            f"{error.log_likelihood:.2g} of the log-likelihood; of theta at most "
+            f"{error.relative:.2%} of its standard error"
+        )
     return facts
 
 
