@@ -1,6 +1,7 @@
 """Tests of the fixed part against reference numbers and textbook designs."""
 
 import json
+import pickle
 import warnings
 from functools import cache
 
@@ -345,3 +346,32 @@ def test_units_and_covariance_structures():
             estimator = MixedEffectsRegressor(effect).fit(X, y)
         kr = coefficient_table(estimator, df="kenward-roger")
         assert_allclose(kr["df"], coefficient_table(estimator)["df"], rtol=0.5)
+
+
+@pytest.mark.parametrize("df", ["satterthwaite", "kenward-roger"])
+def test_nothing_to_test_is_an_empty_table(df):
+    X, y = balanced(False)
+    none = MixedEffectsRegressor("group", fixed=[], fit_intercept=False).fit(X, y)
+    assert coefficient_table(none, df=df).empty
+    assert anova(none, df=df).empty
+    mean = MixedEffectsRegressor("group", fixed=[]).fit(X, y)
+    for kind in (1, 2, 3):
+        assert anova(mean, type=kind, df=df).empty
+    assert_allclose(coefficient_table(mean, df=df)["df"], 17.0, rtol=1e-6)
+
+
+def test_models_that_came_another_way_have_the_same_table():
+    X, y = balanced(True)
+    model = MixedEffectsRegressor("group").fit(X, y)
+    expected = coefficient_table(model)
+    pd.testing.assert_frame_equal(
+        coefficient_table(pickle.loads(pickle.dumps(model))), expected
+    )
+    adapted = model.adapt(X.head(5), y[:5])
+    pd.testing.assert_frame_equal(coefficient_table(adapted), expected)
+    parts = MixedEffectsRegressor("group").partial_fit(X.iloc[:90], y[:90])
+    parts.partial_fit(X.iloc[90:], y[90:])
+    assert_allclose(coefficient_table(parts), expected, rtol=1e-6, atol=1e-12)
+    shuffled = np.random.default_rng(0).permutation(len(y))
+    again = MixedEffectsRegressor("group").fit(X.iloc[shuffled], y[shuffled])
+    assert_allclose(coefficient_table(again), expected, rtol=1e-6, atol=1e-12)

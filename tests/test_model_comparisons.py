@@ -453,3 +453,10 @@ def test_stochastic_fits_have_no_likelihood_ratios():
         coefficient_table(model, df="kenward-roger")
     ours, theirs = (coefficient_table(m)["df"] for m in (model, exact))
     assert_allclose(ours, theirs, rtol=0.1)
+
+
+def test_models_with_as_many_parameters_have_no_test():
+    model = fit("g", method="ml")
+    got = likelihood_ratio_test(model, model).iloc[1]
+    assert (got["df"], got["statistic"], got["distribution"]) == (0, 0.0, "none")
+    assert np.isnan(got["p_value"])

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from problems import (
     CROSSED,
@@ -13,6 +15,7 @@ from problems import (
     make_design,
     problem,
     stencil,
+    tree,
 )
 
 from sklearn_lmm._engine import traces
@@ -148,3 +151,31 @@ def test_a_large_eliminated_factor_needs_no_matrix_of_its_size():
     bend = stencil(lambda t: criterion.at(t).gradient, theta)
     observed = criterion.at(theta).observed_hessian
     assert_allclose(observed, bend, rtol=0, atol=1e-7 * np.abs(bend).max())
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 1000),
+    n=st.integers(4, 40),
+    levels=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    slopes=st.lists(st.integers(0, 2), min_size=3, max_size=3),
+    nested=st.booleans(),
+)
+def test_traces_of_odd_shapes(seed, n, levels, slopes, nested):
+    rng = np.random.default_rng(seed)
+    if nested:
+        labels = tree(rng, n, levels)
+    else:
+        labels = [rng.integers(0, m, n) for m in levels]
+    effects = [Effects(f, slopes[f]) for f in range(len(labels))]
+    statistics = cross_products(make_design(rng, labels, effects, p=1))
+    fast, dense = (
+        Criterion(statistics, make(statistics), reml=True)
+        for make in (choose_strategy, DenseStrategy)
+    )
+    theta = rng.normal(size=dense.n_parameters) * rng.integers(0, 2, dense.n_parameters)
+    states = [c.strategy.factorize(c.factors(theta)) for c in (fast, dense)]
+    directions = draw_directions(statistics)
+    got, expected = (traces.trace_products(state, directions) for state in states)
+    tolerance = 1e-9 * max(1.0, np.abs(expected).max())
+    assert_allclose(got, expected, rtol=0, atol=tolerance)

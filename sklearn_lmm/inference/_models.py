@@ -187,6 +187,8 @@ class _Pair:
 
 def _distribution(df: int, variances: int, mixture: bool) -> str:
     """Say what the statistic is compared with."""
+    if not df:
+        return "none"
     if mixture:
         return f"chi2({df - 1}), chi2({df})"
     return f"chi2({df})" + ", conservative" * bool(variances)
