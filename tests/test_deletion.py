@@ -22,6 +22,9 @@ def partitions(rows):
     """Return clusters of every sort: of a factor, across the factors, of a row."""
     n = len(rows)
     yield from (Clusters(f.codes, f.n_levels) for f in rows.design.factors)
+    if len(rows.codes) > 1:
+        cells = np.unique(np.array(rows.codes), axis=1, return_inverse=True)[1]
+        yield Clusters(cells, int(cells.max()) + 1)
     yield Clusters(np.arange(n) // 7, -(-n // 7))
     yield Clusters(np.random.default_rng(0).permutation(n), n)
 
