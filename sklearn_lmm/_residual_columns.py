@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm._columns import Table, listed
+from sklearn_lmm._engine.correlation import Correlation
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._grouping import learn_factor
 from sklearn_lmm._groups import GroupColumns
@@ -158,6 +159,22 @@ def learn_errors(
     names = parameter_names(correlation_part, labels)
     names += [name for part, levels in variances for name in slope_names(part, levels)]
     return ErrorColumns(tuple(names), variances), errors
+
+
+def place_rows(
+    structure: ResidualStructure, columns: Columns, codes: Sequence[IntArray], n: int
+) -> tuple[Correlation, IntArray, IntArray]:
+    """Return the correlation of n rows, their order and where groups start.
+
+    Raises
+    ------
+    ValueError
+        As `learn_errors`.
+    """
+    correlations = [p for p in structure.parts if isinstance(p, CorrelationStructure)]
+    part = correlations[0] if correlations else None
+    order, starts, places, labels = _places(part, columns, codes, n)
+    return build_correlation(part, starts, places, labels)[0], order, starts
 
 
 def _sigma(structure: ResidualStructure) -> float | None:

@@ -9,15 +9,16 @@ import pandas as pd
 from scipy import sparse
 
 from sklearn_lmm._columns import Table, read_table, read_weights
+from sklearn_lmm._engine.correlation import Correlation, Independent
 from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.error_criterion import ErrorSizes
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._groups import read_groups
 from sklearn_lmm._layout import Layout
-from sklearn_lmm._residual_columns import ErrorColumns, learn_errors
+from sklearn_lmm._residual_columns import ErrorColumns, learn_errors, place_rows
 from sklearn_lmm._residual_data import Columns
-from sklearn_lmm._types import IntArray
+from sklearn_lmm._types import FloatArray, IntArray
 
 
 def read_errors(
@@ -140,3 +141,40 @@ def error_sizes(estimator: Any, X: Any, groups: Any) -> ErrorSizes | None:
     table = _table(estimator, estimator._layout, X)
     columns = Columns(table, read_groups(groups, len(table)))
     return ErrorSizes(estimator.fit_.errors, *learnt.deviations(columns))
+
+
+def correlation_of_all(
+    estimator: Any, X: Any, groups: Any
+) -> tuple[Correlation, FloatArray, IntArray, IntArray]:
+    """Return the fitted correlation of any rows, with order and starts of groups.
+
+    Raises
+    ------
+    ValueError
+        If rows cannot be placed, or an occasion is new to a correlation that is
+        known for the occasions of the fit only.
+    """
+    layout, fit = estimator._layout, estimator.fit_
+    n = len(X)
+    structure = estimator.residual
+    if structure is None or fit.errors is None:
+        return Independent(n), np.zeros(0), np.arange(n), np.arange(n)
+    columns = Columns(_table(estimator, layout, X), read_groups(groups, n))
+    codes = [_distinct(c) for c in layout.read(estimator, X, groups, True, False).codes]
+    correlation, order, starts = place_rows(structure, columns, codes, n)
+    values = fit.errors.values[: len(fit.errors.values) - len(fit.errors.delta)]
+    if correlation.size != len(values):
+        raise ValueError(
+            f"{structure!r} has {len(values)} parameters for the occasions of the fit; "
+            "these rows have others."
+        )
+    return correlation, correlation.unconstrained(values), order, starts
+
+
+def _distinct(codes: IntArray | None) -> IntArray:
+    """Return codes with a level of its own for every row of unknown level."""
+    assert codes is not None
+    unknown = np.flatnonzero(codes < 0)
+    filled = codes.copy()
+    filled[unknown] = codes.max(initial=-1) + 1 + np.arange(len(unknown))
+    return filled

@@ -172,15 +172,50 @@ def sparse_design(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, list[st
 def _sparse_block(
     term: Term, slopes: Sequence[FloatArray], codes: IntArray, n_levels: int
 ) -> sparse.csr_array:
-    n, q = len(codes), len(term.coefficients)
+    n = len(codes)
     z = np.column_stack([np.ones(n) if c is None else c for c in _z(term, slopes)])
+    return _level_by_level(z, codes, n_levels)
+
+
+def _level_by_level(z: FloatArray, codes: IntArray, n_levels: int) -> sparse.csr_array:
+    """Return Z (n, G q): the coefficients of a level stand side by side."""
+    n, q = z.shape
     known = codes >= 0
-    # Level by level, so that the coefficients of a level stand side by side.
     columns = codes[known, None] * q + np.arange(q)
     ends = np.concatenate([[0], np.cumsum(known) * q])
     return sparse.csr_array(
         (z[known].ravel(), columns.ravel(), ends), shape=(n, n_levels * q)
     )
+
+
+def factor_designs(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, ...]:
+    """Return Z (n, G q) of every factor, its terms side by side in each level."""
+    designs = []
+    for factor, z in enumerate(factor_columns(layout, rows)):
+        codes = rows.codes[factor]
+        assert codes is not None
+        designs.append(_level_by_level(z, codes, len(layout.factors[factor].labels)))
+    return tuple(designs)
+
+
+def factor_columns(layout: Layout, rows: Rows) -> tuple[FloatArray, ...]:
+    """Return z (n, q) of every factor, one term after another."""
+    n = rows.X.shape[0]
+    columns: list[list[FloatArray]] = [[] for _ in layout.roles.groupings]
+    for term, slopes in zip(layout.roles.terms, rows.slopes, strict=True):
+        columns[term.factor] += [np.ones(n)] * term.intercept + list(slopes)
+    return tuple(np.column_stack(z) for z in columns)
+
+
+def with_intercept(layout: Layout, rows: Rows) -> FloatArray | sparse.csr_array:
+    """Return the columns of the fixed part, the intercept first if there is one."""
+    if not layout.roles.intercept:
+        return rows.X
+    ones = np.ones((rows.X.shape[0], 1))
+    if sparse.issparse(rows.X):
+        parts = [sparse.csr_array(ones), rows.X]
+        return sparse.csr_array(sparse.hstack(parts, format="csr"))
+    return np.hstack([ones, rows.X])
 
 
 def _text(label: Any) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import stats
 
 from sklearn_lmm._engine.error_criterion import ErrorSizes
 from sklearn_lmm._engine.prediction import NewRows, PredictionError
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, Rows
+from sklearn_lmm._results import factor_columns, with_intercept
 from sklearn_lmm._types import BoolArray, FloatArray
 
 
@@ -71,21 +72,9 @@ class Uncertainty:
         return np.array([kind == "observation" or asked for asked in wanted], bool)
 
     def _new_rows(self) -> NewRows:
-        roles, rows = self.layout.roles, self.rows
-        n = rows.X.shape[0]
-        z: list[list[FloatArray]] = [[] for _ in roles.groupings]
-        for term, slopes in zip(roles.terms, rows.slopes, strict=True):
-            z[term.factor] += [np.ones(n)] * term.intercept + list(slopes)
+        n = self.rows.X.shape[0]
         return NewRows(
-            X=_with_ones(rows.X) if roles.intercept else rows.X,
-            codes=tuple(np.full(n, -1) if c is None else c for c in rows.codes),
-            z=tuple(np.column_stack(columns) for columns in z),
+            X=with_intercept(self.layout, self.rows),
+            codes=tuple(np.full(n, -1) if c is None else c for c in self.rows.codes),
+            z=factor_columns(self.layout, self.rows),
         )
-
-
-def _with_ones(X: FloatArray | sparse.csr_array) -> FloatArray | sparse.csr_array:
-    ones = np.ones((X.shape[0], 1))
-    if sparse.issparse(X):
-        parts = [sparse.csr_array(ones), X]
-        return sparse.csr_array(sparse.hstack(parts, format="csr"))
-    return np.hstack([ones, X])

@@ -1,0 +1,258 @@
+"""Forecasts are the best linear predictions of universal kriging, done densely."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from sklearn_lmm import MixedEffectsRegressor
+from sklearn_lmm.datasets import load_ovary
+from sklearn_lmm.forecasting import forecast
+from sklearn_lmm.residuals import AR1, EqualCorrelation, Exponential, PowerVariance
+
+
+def series(seed=0, n_series=12, length=12, n_items=4):
+    """Return rows of series with gaps, in random order, and new rows of some."""
+    rng = np.random.default_rng(seed)
+    days = np.tile(np.arange(length + 3), n_series)
+    data = pd.DataFrame(
+        {
+            "day": days,
+            "who": np.repeat([f"w{i}" for i in range(n_series)], length + 3),
+            "item": rng.choice([f"i{i}" for i in range(n_items)], len(days)),
+            "x": rng.normal(size=len(days)),
+            "size": rng.uniform(1.0, 3.0, len(days)),
+        }
+    )
+    errors = np.empty(len(data))
+    for i in range(len(data)):
+        shock = rng.normal()
+        first = days[i] == 0
+        errors[i] = shock if first else 0.4 * errors[i - 1] + 0.9 * shock
+    who = data["who"].str[1:].astype(int).to_numpy()
+    slopes = 0.5 * rng.normal(size=n_series)
+    item = data["item"].str[1:].astype(int).to_numpy()
+    data["y"] = (
+        2.0
+        + data["x"] * (1.0 + slopes[who])
+        + rng.normal(size=n_series)[who]
+        + rng.normal(size=n_items)[item]
+        + errors * data["size"]
+    )
+    later = (data["day"] >= length) | (rng.uniform(size=len(data)) < 0.1)
+    return data[~later].sample(frac=1, random_state=seed), data[later]
+
+
+def ar1(a, b, phi):
+    same = a["who"].to_numpy()[:, None] == b["who"].to_numpy()
+    return same * phi ** np.abs(a["day"].to_numpy()[:, None] - b["day"].to_numpy())
+
+
+def kriged(model, past, new, correlation, X_of):
+    """Return prediction and variance from the covariance of all rows."""
+    both = pd.concat([past, new])
+    n = len(past)
+    Z, _ = model.design_matrix(both[list(model.feature_names_in_)])
+    blocks = []
+    for term in model._layout.roles.terms:
+        name = model._layout.roles.groupings[term.factor].name
+        covariance = model.covariances_[name].iloc[term.columns, term.columns]
+        levels = len(model.effects_[name])
+        blocks.append(np.kron(np.eye(levels), covariance))
+    G = np.zeros((Z.shape[1], Z.shape[1]))
+    start = 0
+    for block in blocks:
+        G[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    Z = Z.toarray()
+    V = Z @ G @ Z.T + model.sigma_**2 * correlation(both)
+    X = np.column_stack([np.ones(len(both)), X_of(both)])
+    inverse = np.linalg.inv(V[:n, :n])
+    H = np.linalg.inv(X[:n].T @ inverse @ X[:n])
+    y = past["y"].to_numpy()
+    beta = H @ X[:n].T @ inverse @ y
+    w = inverse @ V[:n, n:]
+    d = X[n:] - w.T @ X[:n]
+    variance = np.diag(V[n:, n:] - V[n:, :n] @ w + d @ H @ d.T)
+    return X[n:] @ beta + w.T @ (y - X[:n] @ beta), variance
+
+
+def x_of(data):
+    return data[["x"]].to_numpy()
+
+
+MODELS = {
+    "slopes": ("(1 + x | who)", ["who"], AR1("day", "who"), ["x"]),
+    "crossed": (["who", "item"], ["who", "item"], AR1("day", "who"), ["x"]),
+    "sizes": ("who", ["who"], AR1("day", "who") * PowerVariance("size"), ["x"]),
+    "no random effects": ([], [], AR1("day", "who"), ["x"]),
+}
+
+
+def deviations(model, data):
+    sizes = [v for k, v in model.residual_parameters_.items() if k != "phi"]
+    power = sizes[0] if sizes else 0.0
+    return data["size"].to_numpy() ** power
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_lmm.exceptions.SingularFitWarning")
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_forecasts_are_those_of_kriging(name, method):
+    random, _, residual, fixed = MODELS[name]
+    past, new = series()
+    columns = ["x", "day", "who", "item", "size"]
+    model = MixedEffectsRegressor(
+        random, fixed=fixed, residual=residual, method=method
+    ).fit(past[columns], past["y"])
+    phi = model.residual_parameters_["phi"]
+
+    def correlation(data):
+        size = deviations(model, data)
+        return ar1(data, data, phi) * np.outer(size, size)
+
+    result = forecast(model, new[columns], past[columns], past["y"])
+    prediction, variance = kriged(model, past, new, correlation, x_of)
+    assert_allclose(result["prediction"], prediction, rtol=1e-7)
+    assert_allclose(result["std"], np.sqrt(variance), rtol=1e-7)
+    assert result.index.equals(new.index)
+    half = stats.t.ppf(0.975, len(past) - 2 * (method == "reml")) * result["std"]
+    assert_allclose(result["upper"] - result["prediction"], half)
+
+
+def test_the_last_residual_dies_away_with_the_horizon():
+    X, y = load_ovary(return_X_y=True)
+    X = X.assign(sin=np.sin(2 * np.pi * X["cycle"]), cos=np.cos(2 * np.pi * X["cycle"]))
+    model = MixedEffectsRegressor(
+        "mare", fixed=["sin", "cos"], residual=AR1("day")
+    ).fit(X, y)
+    last = X.groupby("mare", observed=True).tail(1).iloc[[2]]
+    ahead = last.loc[last.index.repeat(4)]
+    steps = np.array([1, 2, 5, 60])
+    ahead = ahead.assign(day=ahead["day"] + steps)
+    result = forecast(model, ahead, X, y)
+    plain, std = model.predict(ahead, return_std=True)
+    residual = (y - model.predict(X))[last.index[0]]
+    phi = model.residual_parameters_["phi"]
+    assert_allclose(result["prediction"] - plain, residual * phi**steps, atol=1e-10)
+    assert (np.diff(result["std"]) > 0).all()
+    assert_allclose(result["std"].iloc[-1], std[-1], rtol=1e-6)
+
+
+def test_independent_errors_and_unknown_series_are_predicted_as_ever():
+    past, new = series()
+    columns = ["x", "day", "who", "item", "size"]
+    plain = MixedEffectsRegressor("who", fixed=["x"]).fit(past[columns], past["y"])
+    result = forecast(plain, new[columns], past[columns], past["y"])
+    prediction, std = plain.predict(new[columns], return_std=True)
+    assert_allclose(result["prediction"], prediction)
+    assert_allclose(result["std"], std)
+    model = MixedEffectsRegressor("who", fixed=["x"], residual=AR1("day")).fit(
+        past[columns], past["y"]
+    )
+    stranger = new[columns].assign(who="unheard of", day=np.arange(len(new)))
+    result = forecast(model, stranger, past[columns], past["y"])
+    prediction, std = model.predict(stranger, return_std=True)
+    assert_allclose(result["prediction"], prediction)
+    assert_allclose(result["std"], std)
+
+
+def test_precision_weights_of_the_past_count():
+    past, new = series(3)
+    columns = ["x", "day", "who", "item", "size"]
+    weights = past["size"].to_numpy() ** -2.0
+    by_weight = MixedEffectsRegressor(
+        "who", fixed=["x"], residual=AR1("day"), weights="precision"
+    ).fit(past[columns], past["y"], sample_weight=weights)
+    phi = by_weight.residual_parameters_["phi"]
+
+    def correlation(data):
+        size = np.append(past["size"], np.ones(len(new)))
+        return ar1(data, data, phi) * np.outer(size, size)
+
+    result = forecast(
+        by_weight, new[columns], past[columns], past["y"], sample_weight=weights
+    )
+    prediction, variance = kriged(by_weight, past, new, correlation, x_of)
+    assert_allclose(result["prediction"], prediction, rtol=1e-7)
+    assert_allclose(result["std"], np.sqrt(variance), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "residual", [EqualCorrelation("who"), Exponential("day", groups="who", nugget=True)]
+)
+def test_other_correlations(residual):
+    past, new = series(5)
+    columns = ["x", "day", "who", "item", "size"]
+    model = MixedEffectsRegressor([], fixed=["x"], residual=residual).fit(
+        past[columns], past["y"]
+    )
+    values = model.residual_parameters_
+
+    def correlation(data):
+        same = data["who"].to_numpy()[:, None] == data["who"].to_numpy()
+        apart = np.abs(data["day"].to_numpy()[:, None] - data["day"].to_numpy())
+        if isinstance(residual, EqualCorrelation):
+            C = np.full(same.shape, values.iloc[0])
+        else:
+            C = (1 - values["nugget"]) * np.exp(-apart / values["range"])
+        C[np.diag_indices_from(C)] = 1.0
+        return same * C
+
+    result = forecast(model, new[columns], past[columns], past["y"])
+    prediction, variance = kriged(model, past, new, correlation, x_of)
+    assert_allclose(result["prediction"], prediction, rtol=1e-6)
+    assert_allclose(result["std"], np.sqrt(variance), rtol=1e-6)
+
+
+def test_labels_in_groups_and_arrays():
+    past, new = series()
+    columns = ["x", "day", "who"]
+    framed = MixedEffectsRegressor("who", residual=AR1("day")).fit(
+        past[columns], past["y"]
+    )
+    X, X_new = past[["x", "day"]].to_numpy(), new[["x", "day"]].to_numpy()
+    model = MixedEffectsRegressor(residual=AR1(1)).fit(
+        X, past["y"], groups=past["who"].to_numpy()
+    )
+    result = forecast(
+        model,
+        X_new,
+        X,
+        past["y"],
+        groups_new=new["who"].to_numpy(),
+        groups=past["who"].to_numpy(),
+    )
+    expected = forecast(framed, new[columns], past[columns], past["y"])
+    assert_allclose(result.to_numpy(), expected.to_numpy(), rtol=1e-9)
+
+
+def test_a_formula_forecasts_too():
+    past, new = series()
+    model = MixedEffectsRegressor(
+        formula="y ~ x + (1 | who)", residual=AR1("day", "who")
+    ).fit(past)
+    columns = ["x", "day", "who"]
+    plain = MixedEffectsRegressor("who", fixed=["x"], residual=AR1("day", "who")).fit(
+        past[columns], past["y"]
+    )
+    result = forecast(model, new.drop(columns="y"), past, past["y"])
+    expected = forecast(plain, new[columns], past[columns], past["y"])
+    assert_allclose(result.to_numpy(), expected.to_numpy(), rtol=1e-7)
+
+
+def test_what_is_refused():
+    past, new = series()
+    columns = ["x", "day", "who"]
+    model = MixedEffectsRegressor("who", residual=AR1("day")).fit(
+        past[columns], past["y"]
+    )
+    with pytest.raises(ValueError, match="not the rows of the fit"):
+        forecast(model, new[columns], past[columns][1:], past["y"][1:])
+    with pytest.raises(ValueError, match="the time or place of another row"):
+        forecast(model, past[columns], past[columns], past["y"])
+    with pytest.raises(ValueError, match="give both alike"):
+        forecast(model, new[columns].to_numpy(), past[columns], past["y"])
+    with pytest.raises(ValueError, match="coverage=1"):
+        forecast(model, new[columns], past[columns], past["y"], coverage=1)
