@@ -9,6 +9,7 @@ from boundary import ALLOWED, draw_problem, examine, report
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import DIAG, Effects, crossed, make_design, problem, wide_columns
 
+from sklearn_lmm._engine import optimize
 from sklearn_lmm._engine.criterion import Criterion
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.design import Block, Design, Factor
@@ -240,6 +241,43 @@ def test_moments_start_near_the_truth():
     statistics = cross_products(design)
     start = Criterion(statistics, DenseStrategy(statistics), reml=True).start()
     assert_allclose(user_theta(statistics, start), 1.0, atol=0.15)
+
+
+@pytest.mark.parametrize("factors", [1, 2])
+def test_moments_start_with_correlations(factors):
+    rng = np.random.default_rng(4)
+    labels = [rng.integers(0, G, 6000) for G in (300, 200)[:factors]]
+    design = make_design(rng, labels, [Effects(f, 1) for f in range(factors)])
+    slope = design.blocks[0].slopes[0]
+    design.y[:] += 2.0 * (rng.normal(size=300)[labels[0]] * (1.0 + slope))
+    statistics = cross_products(design)
+    criterion = Criterion(statistics, choose_strategy(statistics), reml=True)
+    start = criterion.start()
+    best = minimize(criterion.at(start)).point.theta
+    L, optimum = (criterion.factors(theta)[0] for theta in (start, best))
+    found, true = (
+        Psi[0, 1] / np.sqrt(Psi[0, 0] * Psi[1, 1])
+        for Psi in (L @ L.T, optimum @ optimum.T)
+    )
+    assert abs(true) > 0.15
+    assert_allclose(found, true, atol=0.1)
+
+
+def test_a_sure_last_step_ends_where_a_checked_one_does(monkeypatch):
+    rng = np.random.default_rng(5)
+    labels = [rng.integers(0, G, 12_000) for G in (80, 50)]
+    statistics = cross_products(make_design(rng, labels, [Effects(0), Effects(1)]))
+    criterion = Criterion(statistics, choose_strategy(statistics), reml=True)
+    sure = minimize(criterion.at(criterion.start()))
+    monkeypatch.setattr(optimize, "SURE", 0.0)
+    checked = minimize(criterion.at(criterion.start()))
+    assert len(sure.trace) == len(checked.trace)
+    assert_allclose(sure.point.theta, checked.point.theta, rtol=1e-12)
+    # The derivatives at its end were not made, but expected to vanish.
+    assert "D" not in vars(sure.point)
+    assert "D" in vars(checked.point)
+    assert sure.decrement < optimize.POLISHED
+    assert sure.point.gradient_norm < 1e-4
 
 
 def test_moments_that_say_nothing_start_within_bounds():
