@@ -118,6 +118,19 @@ def refuse_errors(estimator: Any) -> None:
         )
 
 
+def refuse_unequal_errors(estimator: Any) -> None:
+    """Raise where errors are taken for equal, correlated or not, and are not.
+
+    Raises
+    ------
+    ValueError
+        If their standard deviation varies from row to row.
+    """
+    learnt = estimator._errors
+    if learnt is not None and learnt.variances:
+        refuse_errors(estimator)
+
+
 def residual_parameters(columns: ErrorColumns | None, fit: LMMFit) -> pd.Series[float]:
     """Return the parameters of the errors, those that were given included."""
     names = () if columns is None else columns.names

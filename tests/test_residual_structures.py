@@ -269,8 +269,32 @@ def test_what_takes_errors_for_independent_says_so():
         intervals.profile(model)
     with pytest.raises(ValueError, match="use Satterthwaite's"):
         inference.coefficient_table(model, df="kenward-roger")
+    with pytest.raises(ValueError, match="cannot be fitted again without its rows"):
+        inference.ranova(model)
+    with pytest.raises(ValueError, match="takes errors for independent and equal"):
+        diagnostics.marginal_covariance(model, X)
+    with pytest.raises(ValueError, match="takes errors for independent and equal"):
+        diagnostics.r_squared(fit(ExponentialVariance("Days")))
+    assert 0 < diagnostics.r_squared(model)["marginal"] < 1
+
+
+def test_satterthwaite_and_wald_intervals_know_the_parameters_of_the_errors():
+    model, plain = fit(AR1("Days")), fit(None)
     table = inference.coefficient_table(model)
     assert (table["df"] > 5).all()
+    assert table["df"]["Days"] < inference.coefficient_table(plain)["df"]["Days"]
+    widths = intervals.confidence_intervals(model)
+    assert widths.loc["sigma", "lower"] < model.sigma_ < widths.loc["sigma", "upper"]
+
+
+def test_likelihood_ratio_of_correlated_and_independent_errors():
+    small, large = fit(None, method="ml"), fit(AR1("Days"), method="ml")
+    table = inference.likelihood_ratio_test(small, large)
+    assert table["n_parameters"].to_list() == [4, 5]
+    statistic = 2.0 * (large.log_likelihood_ - small.log_likelihood_)
+    assert_allclose(table["statistic"].iloc[1], statistic)
+    known = fit(AR1("Days", phi=0.3) * KnownSigma(30.0), method="ml")
+    assert known.fit_.n_parameters == 3
 
 
 # Weights, known parameters, predictions.

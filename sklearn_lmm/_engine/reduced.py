@@ -32,6 +32,11 @@ def refitted(
     ValueError
         If the fit does not follow from its cross-products alone.
     """
+    if fit.errors is not None:
+        raise ValueError(
+            "A model with a residual structure cannot be fitted again without its "
+            "rows: fit the models to compare, with method='ml', and compare those."
+        )
     statistics = fit.statistics if statistics is None else statistics
     if kept is not None and statistics.columns.mix is not None:
         statistics = without_mix(statistics)

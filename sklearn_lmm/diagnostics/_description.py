@@ -19,7 +19,7 @@ from sklearn_lmm._engine.description import (
 from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.simulation import coefficient_matrices
 from sklearn_lmm._layout import Layout, learn_more
-from sklearn_lmm._residual_fit import refuse_errors
+from sklearn_lmm._residual_fit import refuse_errors, refuse_unequal_errors
 from sklearn_lmm._results import row_index
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -66,9 +66,7 @@ def variance_explained(est: Any, X: Any = None) -> pd.DataFrame:
     residual   654.941       0.201
     """
     check_is_fitted(est)
-    if est.fit_.errors is not None and est._errors.variances:
-        # There is no one residual variance that the others compare with.
-        refuse_errors(est)
+    refuse_unequal_errors(est)
     fixed, random = _parts(est) if X is None else _parts_of_rows(est, X)
     names = ["fixed", *(term.name for term in est._layout.roles.terms), "residual"]
     variances = np.array([fixed, *random, est.sigma_**2])
@@ -269,6 +267,7 @@ def variance_function(
                 f"{name!r} has no random slope in this model; those that have one are "
                 f"{listed(sorted(slopes)) or 'none'}."
             )
+    refuse_unequal_errors(est)
     points = np.asarray(values, dtype=float)
     frame = pd.DataFrame(index=pd.Index(values, name=variable))
     for name, covariance in est.covariances_.items():

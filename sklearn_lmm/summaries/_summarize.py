@@ -80,7 +80,9 @@ def _facts(est: Any) -> dict[str, str]:
     levels = zip(roles.groupings, fit.statistics.levels, strict=True)
     groups = "".join(f"; {len(labels)} levels of {g.name}" for g, labels in levels)
     if est.residual is not None:
-        facts["Errors"] = repr(est.residual)
+        parameters = est.residual_parameters_.items()
+        said = [f"{name} {value:.4g}" for name, value in parameters]
+        facts["Errors"] = f"{est.residual!r}: {listed(said, quote=False)}"
     rows = fit.statistics
     facts["Rows"] = f"{rows.n_rows}{groups}"
     if rows.sum_log_weights != 0.0 or rows.sum_weights != rows.n_rows:
