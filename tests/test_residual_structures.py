@@ -264,12 +264,12 @@ def test_where_rows_must_stay_together():
 def test_what_takes_errors_for_independent_says_so():
     model = fit(AR1("Days"))
     with pytest.raises(ValueError, match="takes errors for independent and equal"):
-        diagnostics.residuals(model, X, Y)
+        diagnostics.leverage(model, X, Y)
     with pytest.raises(ValueError, match="takes errors for independent"):
         intervals.profile(model)
     with pytest.raises(ValueError, match="use Satterthwaite's"):
         inference.coefficient_table(model, df="kenward-roger")
-    with pytest.raises(ValueError, match="cannot be fitted again without its rows"):
+    with pytest.raises(ValueError, match="takes errors for independent and equal"):
         inference.ranova(model)
     with pytest.raises(ValueError, match="takes errors for independent and equal"):
         diagnostics.marginal_covariance(model, X)
@@ -361,6 +361,38 @@ def test_known_parameters_are_kept(free, known):
     assert_allclose(again.residual_parameters_, parameters)
     assert_allclose(again.log_likelihood_, estimated.log_likelihood_, rtol=1e-10)
     assert len(again.fit_.theta_standardized) == 1
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_lmm.exceptions.PerfectFitWarning")
+def test_a_response_without_errors():
+    model = fit(AR1("Days") * ExponentialVariance("Days"), y=2.0 + 3.0 * X["Days"])
+    assert_allclose(model.predict(X), 2.0 + 3.0 * X["Days"])
+    assert model.residual_parameters_.isna().all()
+    assert (model.predict(X, return_std=True)[1] == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_lmm.exceptions.RankDeficiencyWarning")
+@pytest.mark.parametrize("structure", [AR1("Days"), ExponentialVariance("Days")])
+def test_columns_that_depend_on_others(structure):
+    data = X.assign(twice=2.0 * X["Days"] + 1.0, other=X["Days"] ** 2)
+    model = fit(structure, data)
+    expected = fit(structure, data.drop(columns="twice"))
+    assert_allclose(model.log_likelihood_, expected.log_likelihood_, rtol=1e-10)
+    assert_allclose(model.predict(data), expected.predict(data.drop(columns="twice")))
+    assert model.coef_[2] == 0.0
+
+
+def test_units_do_not_matter():
+    """A covariate far from 0 changes sigma only, a scale everything by itself."""
+    model = fit(ExponentialVariance("Days"))
+    data = X.assign(far=X["Days"] + 1000.0)
+    far = fit(ExponentialVariance("far"), data, fixed=["Days"], y=1e3 * Y)
+    assert_allclose(far.residual_parameters_, model.residual_parameters_, rtol=1e-5)
+    assert_allclose(far.fixed_effects_, 1e3 * model.fixed_effects_, rtol=1e-6)
+    shift = np.exp(1000.0 * far.residual_parameters_.iloc[0])
+    assert_allclose(far.sigma_ * shift, 1e3 * model.sigma_, rtol=1e-4)
+    for name, covariance in model.covariances_.items():
+        assert_allclose(far.covariances_[name], 1e6 * covariance, rtol=1e-5)
 
 
 def test_meta_analysis():

@@ -132,6 +132,11 @@ class Criterion:
         )
 
 
+def _size_of_response(statistics: CrossProducts, N: float) -> float:
+    """Return what r2 is to be compared with: y'R^-1 y, about N with R = I."""
+    return min(N, float(statistics.tt[-1, -1])) or N
+
+
 class Point:
     """The criterion at one theta, with what else is known there.
 
@@ -158,7 +163,10 @@ class Point:
         self.inverse_R_X = inverse_lower(root).T
         self.beta = self.inverse_R_X @ (self.inverse_R_X.T @ gram[:-1, -1])
         residual = np.append(-self.beta, 1.0)
-        self.r2 = max(float(residual @ gram @ residual), ROUNDING * criterion.N)
+        self.r2 = max(
+            float(residual @ gram @ residual),
+            ROUNDING * _size_of_response(statistics, criterion.N),
+        )
         self.residual = residual
 
     @property

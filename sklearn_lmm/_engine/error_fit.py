@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Block, Design, Factor, Standardization
 from sklearn_lmm._engine.error_criterion import (
@@ -44,9 +45,7 @@ def fit_with_errors(
     design = reordered(design, errors.order)
     errors = _weighted(errors, design, weights)
     everything = error_model(errors, design, plain)
-    model = everything.select(kept)
-    if isinstance(model, SummedErrors):
-        model = model.pooled()
+    model = _searched(everything).select(kept)
     known = standardized_variance(errors.sigma, plain)
     begin = model.at(errors.start())
     criterion = ErrorCriterion(model, begin, reml=reml, sigma2=known)
@@ -62,13 +61,37 @@ def fit_with_errors(
         report=printer(plain) if verbose else None,
     )
     fitted = _fitted(optimum, errors, everything, plain)
-    if isinstance(everything, SummedErrors):
-        full = fitted.criterion(kept, reml)
-        optimum = replace(optimum, point=full.at(optimum.point.theta))
+    theta = _as_entered(optimum.point, errors, fitted.delta, everything)
+    optimum = replace(optimum, point=fitted.criterion(kept, reml).at(theta))
     value = fitted.model.at(fitted.u).value
     result = result_of(optimum, value, kept, unidentified, solver, weights)
     sigma = result.sigma if errors.sigma is None else errors.sigma
     return frozen(replace(result, errors=fitted, sigma=sigma))
+
+
+def _searched(model: RowErrors | SummedErrors) -> RowErrors | SummedErrors:
+    """Return the same model in a form that suits the search.
+
+    Levels are pooled, or covariates of the standard deviations centred: else theta,
+    which is relative to sigma, would change all the time with delta.
+    """
+    if isinstance(model, SummedErrors):
+        return model.pooled()
+    return model if model.errors.sigma is not None else model.centred()
+
+
+def _as_entered(
+    point: Point, errors: Errors, delta: FloatArray, model: ErrorModel
+) -> FloatArray:
+    """Return theta relative to the sigma of covariates that are not centred."""
+    theta = point.theta.copy()
+    if isinstance(model, SummedErrors) or errors.sigma is not None:
+        return theta
+    ratio = np.exp(float(errors.slopes.mean(axis=0) @ delta))
+    for term, place, part in point.criterion.terms():
+        L = point.L[term.factor][place, place]
+        theta[part] = term.structure.parameters(ratio * L)
+    return theta
 
 
 def _fitted(
@@ -114,7 +137,9 @@ def _weighted(errors: Errors, design: Design, weights: Weights) -> Errors:
     return replace(errors, log_deviation=log_deviation)
 
 
-def error_model(errors: Errors, design: Design, plain: CrossProducts) -> ErrorModel:
+def error_model(
+    errors: Errors, design: Design, plain: CrossProducts
+) -> RowErrors | SummedErrors:
     """Return the cross-products as a function of the errors' parameters.
 
     design : the rows, in the order of `errors`

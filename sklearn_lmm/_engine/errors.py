@@ -224,6 +224,12 @@ class RowErrors:
         rows = self.rows[:, np.append(kept, others)]
         return RowErrors(self.errors, self.plain.select(kept), rows, self.codes)
 
+    def centred(self) -> RowErrors:
+        """Return the model with every column of W centred, so with another sigma."""
+        slopes = self.errors.slopes
+        errors = replace(self.errors, slopes=slopes - slopes.mean(axis=0))
+        return RowErrors(errors, self.plain, self.rows, self.codes)
+
     @property
     def counts(self) -> FloatArray:
         """How many equal rows each stands for (n,)."""
