@@ -267,7 +267,6 @@ def variance_function(
                 f"{name!r} has no random slope in this model; those that have one are "
                 f"{listed(sorted(slopes)) or 'none'}."
             )
-    refuse_unequal_errors(est)
     points = np.asarray(values, dtype=float)
     frame = pd.DataFrame(index=pd.Index(values, name=variable))
     for name, covariance in est.covariances_.items():
