@@ -206,6 +206,40 @@ def test_crossed_factors_with_series_in_time():
     assert fit(structure, data, "item", y=y, fixed=["x"]).converged_
 
 
+def test_beside_a_formula():
+    expected = fit(
+        AR1("day", "who"), X.assign(day=X["Days"], who=X["Subject"]), fixed=[0]
+    )
+    data = X.assign(day=X["Days"], who=X["Subject"])
+    text = "Reaction ~ Days + (1 | Subject)"
+    model = MixedEffectsRegressor(formula=text, residual=AR1("day", "who"))
+    model = model.fit(data.assign(Reaction=Y))
+    assert_allclose(model.log_likelihood_, expected.log_likelihood_, rtol=1e-12)
+    gaps = data.assign(Reaction=Y.where(X["Days"] != 3))
+    dropped = clone(model).set_params(na_action="drop").fit(gaps)
+    kept = X["Days"] != 3
+    expected = fit(AR1("Days"), X[kept], y=Y[kept])
+    assert_allclose(dropped.log_likelihood_, expected.log_likelihood_, rtol=1e-12)
+    structure = Heteroscedastic("half")
+    halves = data.assign(Reaction=Y, half=np.where(X["Days"] > 4, "b", "a"))
+    unequal = MixedEffectsRegressor(formula=text, residual=structure).fit(halves)
+    a, b = unequal.predict(
+        halves.iloc[[3, 3]].assign(half=["a", "b"]), return_std=True
+    )[1]
+    assert a != b
+
+
+def test_frames_of_polars():
+    polars = pytest.importorskip("polars")
+    frame = polars.from_pandas(X)
+    expected = fit(
+        AR1("Days") * Heteroscedastic("half"), X.assign(half=X["Days"] > 4), fixed=[0]
+    )
+    model = MixedEffectsRegressor("Subject", fixed=["Days"], residual=expected.residual)
+    model.fit(frame.with_columns(half=polars.col("Days") > 4), Y.to_numpy())
+    assert_allclose(model.log_likelihood_, expected.log_likelihood_, rtol=1e-12)
+
+
 def test_dates_count_in_days():
     dates = pd.Timestamp("2020-02-27") + pd.to_timedelta(X["Days"], "D")
     model = fit(ContinuousAR1("date"), X.assign(date=dates))
