@@ -5,6 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 from residual_models import NLME, SPECS, fitted
 
+from sklearn_lmm.intervals import variance_parameters
+
 each_fit = pytest.mark.parametrize("name", NLME)
 each_exact_fit = pytest.mark.parametrize(
     "name", [name for name, oracle in NLME.items() if oracle["exact"]]
@@ -71,3 +73,23 @@ def test_parameters_of_the_errors(name):
     own = np.append(1.0, found[k:]) if deviations else ratios
     assert_allclose(own, ratios / ratios[0], rtol=1e-5)
     assert_allclose(model.sigma_, oracle["sigma"], rtol=1e-6)
+
+
+# nlme's intervals(): Wald, of log((1 + phi) / (1 - phi)) and of the rate itself, from
+# a Hessian by differences.
+INTERVALS = {
+    "lme_ovary_ar1_reml": ("phi", 0.430526228037526, 0.686334722269943),
+    "lme_sleep_ri_ar1_reml": ("phi", 0.434141359553146, 0.799237752600095),
+    "gls_ovary_ar1_ml": ("phi", 0.659954946499186, 0.809351339922262),
+    "lme_sleep_varexp_reml": ("rate[Days]", 0.0369145684232536, 0.133137097877084),
+}
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_standard_errors_of_the_parameters_of_the_errors(name):
+    parameter, *limits = INTERVALS[name]
+    found = variance_parameters(fitted(name)).loc[parameter]
+    value, error = found["estimate"], found["std_error"]
+    if parameter == "phi":
+        limits, error = np.arctanh(limits), error / (1.0 - value**2)
+    assert_allclose(2.0 * 1.959964 * error, limits[1] - limits[0], rtol=1e-2)

@@ -395,6 +395,9 @@ def test_known_parameters_are_kept(free, known):
     assert_allclose(again.residual_parameters_, parameters)
     assert_allclose(again.log_likelihood_, estimated.log_likelihood_, rtol=1e-10)
     assert len(again.fit_.theta_standardized) == 1
+    told = intervals.variance_parameters(again).loc[parameters.index]
+    assert told["std_error"].isna().all()
+    assert set(told["note"]) == {"given, not estimated"}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn_lmm.exceptions.PerfectFitWarning")

@@ -40,6 +40,17 @@ def parameter_covariance(point: Point) -> tuple[FloatArray, FloatArray]:
     return np.pad(covariance, ((1, 0), (1, 0))), np.pad(flat, ((1, 0), (0, 0)))
 
 
+def error_parameter_errors(point: Point, jacobian: FloatArray) -> FloatArray:
+    """Return standard errors (k,) of the errors' parameters, by the delta method.
+
+    jacobian : (k, m), their derivatives by the last m parameters of the point
+    """
+    m = jacobian.shape[1]
+    covariance, _ = parameter_covariance(point)
+    own = covariance[len(covariance) - m :, len(covariance) - m :]
+    return np.asarray(np.sqrt(np.sum((jacobian @ own) * jacobian, axis=1)))
+
+
 def pseudo_inverse(A: FloatArray) -> FloatArray:
     """Return the inverse on the directions that the data say something of."""
     return split_inverse(A)[0]

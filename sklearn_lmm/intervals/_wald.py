@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from sklearn_lmm._engine.information import error_parameter_errors
 from sklearn_lmm._engine.satterthwaite import Satterthwaite
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.intervals._parameters import (
@@ -37,7 +38,8 @@ def variance_parameters(est: Any) -> pd.DataFrame:
     -------
     DataFrame
         One row a parameter, named as in "sd(Days | Subject)". Columns: factor
-        ("Residual" for sigma); parameter ("sd", "cor" or "sigma"); coefficient
+        ("Residual" for sigma and what a residual structure has, which comes
+        last); parameter ("sd", "cor", "sigma" or a name of it); coefficient
         (two names for a correlation, "all" if all of a term share the
         parameter); estimate; std_error; note, which says why a standard error
         is missing, and that the fit is singular where it is.
@@ -70,7 +72,7 @@ def variance_parameters(est: Any) -> pd.DataFrame:
         scale[parameter.kind][row] * found.errors[row]
         for row, parameter in enumerate(parameters)
     ]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "factor": [parameter.factor for parameter in parameters],
             "parameter": [parameter.kind for parameter in parameters],
@@ -80,6 +82,26 @@ def variance_parameters(est: Any) -> pd.DataFrame:
             "note": why,
         },
         index=[parameter.name for parameter in parameters],
+    )
+    return pd.concat([table, _of_errors(est)]) if est.fit_.errors else table
+
+
+def _of_errors(est: Any) -> pd.DataFrame:
+    """Return the rows of the parameters of a residual structure."""
+    fit, names = est.fit_, est.residual_parameters_.index
+    point = fit.model().at(fit.theta_standardized)
+    errors = error_parameter_errors(point, fit.errors.jacobian)
+    estimated = fit.errors.estimated
+    return pd.DataFrame(
+        {
+            "factor": "Residual",
+            "parameter": names,
+            "coefficient": "",
+            "estimate": fit.errors.values,
+            "std_error": np.where(estimated, errors, np.nan),
+            "note": np.where(estimated, "", "given, not estimated"),
+        },
+        index=names,
     )
 
 
