@@ -263,6 +263,18 @@ def test_moments_start_with_correlations(factors):
     assert_allclose(found, true, atol=0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [("crossed_slopes", 0), ("crossed_three", 5), ("crossed_zero_weights", 5)],
+)
+def test_last_steps_outlive_one_that_fails(name, seed, monkeypatch):
+    """From average information alone one of the last steps raises the gradient."""
+    polished = fit(problem(name, seed), reml=True)
+    monkeypatch.setattr(optimize, "LESSONS", 0)
+    ended = fit(problem(name, seed), reml=True)
+    assert polished.search[-1].gradient_norm < 2e-6 < ended.search[-1].gradient_norm
+
+
 def test_a_sure_last_step_ends_where_a_checked_one_does(monkeypatch):
     rng = np.random.default_rng(5)
     labels = [rng.integers(0, G, 12_000) for G in (80, 50)]

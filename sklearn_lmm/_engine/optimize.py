@@ -43,6 +43,9 @@ VANISHING = 1e-4
 
 POLISHING_STEPS = 10
 
+LESSONS = 2
+"""Steps of the polishing that may fail, where curvature is learnt from steps."""
+
 POLISHED = 1e-14
 """Decrement below which theta is within 1e-7 standard errors of the optimum."""
 
@@ -212,6 +215,8 @@ class _Search:
         """Put vanished variances at zero, then take the last steps.
 
         They are judged by the gradient norm: the criterion cannot see them.
+        A step along curvature that is only partly known may fail, and tells more
+        of it: the next one starts from the same point.
         """
         zeroed = without_small(point, SINGULAR)
         if not np.array_equal(zeroed, point.theta):
@@ -219,6 +224,7 @@ class _Search:
             if candidate.deviance <= point.deviance + _noise(point):
                 point = self.record(candidate)
                 self.curvature.forget()
+        lessons = LESSONS if point.forms.traces is None else 0
         for _ in range(POLISHING_STEPS):
             if self.measure(point) < POLISHED:
                 break
@@ -227,9 +233,14 @@ class _Search:
                 break
             if self._is_surely_last(point, new):
                 return self._end(point, new)
-            if not new.gradient_norm < point.gradient_norm:
+            if new.gradient_norm < point.gradient_norm:
+                point = self.record(new)
+            elif lessons:
+                lessons -= 1
+                self.curvature.step(new)
+                self.measured = None
+            else:
                 break
-            point = self.record(new)
         return point
 
     def _is_surely_last(self, point: Point, new: Point) -> bool:
