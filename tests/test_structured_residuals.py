@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from models import ORACLES_DIR
 from numpy.testing import assert_allclose
 from residual_models import SPECS, fitted, inputs
 from schools import X, Y
+from scipy.signal import lfilter
 
 from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm.diagnostics import check, leverage, residuals
@@ -80,16 +82,81 @@ def test_rows_of_weight_zero_have_none():
         assert (np.isnan(found) == (w == 0.0)).all()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"kind": "whitened"}, {"kind": "normalized", "random_effects": False}],
-)
-def test_what_there_is_not(options):
-    name = "lme_sleep_ri_ar1_reml"
-    with pytest.raises(ValueError, match="not available here"):
-        residuals(fitted(name), *inputs(name), **options)
+def dense(est, X, Y, series, within):
+    """Return the rows in the order of their series, and V / sigma^2 by factor.
+
+    series, within : the columns that AR(1) errors are grouped and ordered by
+    """
+    order = np.lexsort((X[within], X[series]))
+    X, Y = X.iloc[order], np.asarray(Y)[order]
+    s, t = X[series].to_numpy(), X[within].to_numpy()
+    gaps = np.abs(t[:, None] - t)
+    (phi,) = est.residual_parameters_
+    R = np.where(s[:, None] == s, phi**gaps, 0.0)
+    ZPsiZ = {}
+    for name, psi in est.covariances_.items():
+        z = np.column_stack([np.ones(len(X)), *(X[c] for c in psi.columns[1:])])
+        same = X[name].to_numpy()[:, None] == X[name].to_numpy()
+        ZPsiZ[name] = same * (z @ psi.to_numpy() @ z.T) / est.sigma_**2
+    return order, X, Y, R, ZPsiZ
+
+
+def test_normalized_marginal_residuals_are_those_of_the_root_of_V():
+    data = X.assign(t=X.groupby("school").cumcount().astype(float))
+    est = MixedEffectsRegressor(
+        ["(1 + x | school)"], fixed=["x", "z"], residual=AR1("t", "school")
+    ).fit(data, Y)
+    order, rows, y, R, ZPsiZ = dense(est, data, Y, "school", "t")
+    e = y - est.predict(rows, random_effects=False)
+    root = np.linalg.cholesky(R + ZPsiZ["school"])
+    found = residuals(est, data, Y, kind="normalized", random_effects=False)
+    assert_allclose(found[order], np.linalg.solve(root, e) / est.sigma_, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    """Subjects by items, in an order of its own for every subject."""
+    rng = np.random.default_rng(4)
+    trial, subject = np.tile(np.arange(12), 15), np.repeat(np.arange(15), 12)
+    item = rng.permuted(trial.reshape(15, 12), axis=1).ravel()
+    rows = pd.DataFrame({"x": rng.normal(size=180), "trial": trial})
+    rows = rows.assign(subject=subject, item=item).sample(frac=1.0, random_state=1)
+    y = rng.normal(size=15)[rows["subject"]] + rng.normal(size=12)[rows["item"]]
+    noise = lfilter([0.8], [1.0, -0.6], rng.normal(size=(15, 12)), axis=1)
+    y += rows["x"] + noise[rows["subject"], rows["trial"]]
+    est = MixedEffectsRegressor(
+        ["subject", "item"], fixed=["x"], residual=AR1("trial", "subject")
+    )
+    return est.fit(rows, y), rows, y.to_numpy()
+
+
+@pytest.mark.parametrize("subtracted", [[], ["item"], ["subject"], True])
+def test_whitened_residuals_of_crossed_factors(crossed, subtracted):
+    est, rows, y = crossed
+    order, X_, y_, R, ZPsiZ = dense(est, rows, y, "subject", "trial")
+    names = ["subject", "item"] if subtracted is True else subtracted
+    e = y_ - est.predict(X_, random_effects=names or False)
+    B = np.linalg.cholesky(R)
+    V = R + sum(part for name, part in ZPsiZ.items() if name not in names)
+    W = np.linalg.solve(B, np.linalg.solve(B, V).T)
+    w, Q = np.linalg.eigh(W)
+    expected = Q @ ((Q.T @ np.linalg.solve(B, e)) / np.sqrt(w)) / est.sigma_
+    options = {"kind": "whitened", "random_effects": subtracted or False}
+    assert_allclose(residuals(est, rows, y, **options)[order], expected, atol=1e-7)
+    if set(names) >= {"item"}:
+        expected = np.linalg.solve(np.linalg.cholesky(V), e) / est.sigma_
+        options["kind"] = "normalized"
+        found = residuals(est, rows, y, **options)[order]
+        assert_allclose(found, expected, atol=1e-7)
+
+
+def test_what_there_is_not(crossed):
+    with pytest.raises(ValueError, match="have to lie within their levels"):
+        residuals(*crossed, kind="normalized", random_effects=False)
+    with pytest.raises(ValueError, match="'studentized' is not available"):
+        residuals(*crossed, kind="studentized")
     with pytest.raises(ValueError, match="not available for a model with residual"):
-        leverage(fitted(name), *inputs(name))
+        leverage(*crossed)
 
 
 def test_check_looks_at_the_fit_alone():

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sklearn_lmm._engine.error_sums import constant
 from sklearn_lmm._engine.errors import Errors
-from sklearn_lmm._types import FloatArray
+from sklearn_lmm._types import FloatArray, IntArray
 
 
 def relative_deviations(errors: Errors, u: FloatArray) -> FloatArray:
@@ -20,19 +21,23 @@ def relative_deviations(errors: Errors, u: FloatArray) -> FloatArray:
     return deviations
 
 
-def uncorrelated(errors: Errors, u: FloatArray, e: FloatArray) -> FloatArray:
-    """Return B^-1 e (n,) for errors e (n,) of equal variance."""
+def uncorrelated(errors: Errors, u: FloatArray, E: FloatArray) -> FloatArray:
+    """Return B^-1 E for columns E (n, k) of errors of equal variance."""
     of_C, _ = errors.complete(u)
-    n, starts = len(e), errors.starts
+    n, starts = len(E), errors.starts
     sizes = np.diff(np.append(starts, n))
     position = np.arange(n) - np.repeat(starts, sizes)
     columns = np.zeros((n, int(sizes.max())))
     columns[np.arange(n), position] = 1.0
     C = errors.correlation.times(of_C, columns)
-    ordered, result = e[errors.order], np.empty(n)
+    ordered, result = E[errors.order], np.empty_like(E)
     for size in np.unique(sizes):
         rows = starts[sizes == size][:, None] + np.arange(size)
         B = np.linalg.cholesky(C[rows, :size])
-        white = np.linalg.solve(B, ordered[rows][:, :, None])[:, :, 0]
-        result[errors.order[rows]] = white
+        result[errors.order[rows]] = np.linalg.solve(B, ordered[rows])
     return result
+
+
+def narrow(errors: Errors, codes: IntArray) -> bool:
+    """Say whether the rows of every group, in any order, have one level (n,)."""
+    return constant(codes[errors.order], errors.starts)

@@ -83,7 +83,7 @@ class Sums:
             slice(width + place.start, width + place.stop)
             for place in consecutive(s.shape[1] for s in plain.s)
         ]
-        self.narrow = [_constant(code, starts) for code in codes]
+        self.narrow = [constant(code, starts) for code in codes]
         spread = not all(self.narrow)
         self.wide: list[Any] = [
             self._wide(f) if spread else None for f in range(len(codes))
@@ -140,7 +140,7 @@ class Sums:
         return np.asarray(self.codes[f][:, None].astype(np.int64) * q + np.arange(q))
 
 
-def _constant(codes: IntArray, starts: IntArray) -> bool:
+def constant(codes: IntArray, starts: IntArray) -> bool:
     """Say whether all rows of every group have the same code."""
     change = np.flatnonzero(np.diff(codes)) + 1
     return bool(np.isin(change, starts).all())

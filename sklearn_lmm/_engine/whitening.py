@@ -23,7 +23,7 @@ changed in the same way, are the columns of a model with one factor less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -94,11 +94,18 @@ def _coefficients(point: Point) -> PerFactor:
     return tuple(U @ point.residual[:, None] for U in point.U)
 
 
-def cholesky_residuals(rows: FittedRows, factors: Sequence[int]) -> FloatArray | None:
+def cholesky_residuals(
+    rows: FittedRows,
+    factors: Sequence[int],
+    white: Callable[[FloatArray], FloatArray] = lambda columns: columns,
+) -> FloatArray | None:
     """Return L^-1 (y - X beta - Z b) (n,) with V = L L', for nested factors.
 
     V has the given factors; the effects b of the others are taken as known.
     None if the factors are not nested in each other.
+
+    white : multiplies columns (n, k) by the inverse root of R, for V = R + Z Psi Z',
+        each row from those before it that have the same levels
     """
     chain = _nested(rows, factors)
     if chain is None:
@@ -108,7 +115,7 @@ def cholesky_residuals(rows: FittedRows, factors: Sequence[int]) -> FloatArray |
         if f not in factors:
             e -= rows.effects(f)
     above = [rows.z[f] for f in chain]
-    columns = np.column_stack([*above, e])
+    columns = white(np.column_stack([*above, e]))
     for f in chain:
         q = rows.z[f].shape[1]
         z, columns = columns[:, :q], columns[:, q:]

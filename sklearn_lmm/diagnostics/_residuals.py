@@ -57,10 +57,11 @@ def residuals(
         - "whitened": decorrelated by the symmetric root V^-1/2, whatever the
           factors and the order of the rows.
 
-        With a residual structure Cov(e) = sigma^2 D C D there are four of them:
-        "response"; "pearson", e over the diagonal of D; "scaled", that over
-        sigma; and "normalized", conditional ones decorrelated by the Cholesky
-        factor of C in the order of its rows, as in nlme.
+        With a residual structure Cov(e) = sigma^2 D C D there are "response";
+        "pearson", e over the diagonal of D; "scaled", that over sigma;
+        "normalized", where V = D C D + Z Psi Z' and the rows come in the order of
+        the structure, as in nlme; and "whitened", by the Cholesky factor of D C D
+        and then by the symmetric root of what the random effects add.
     random_effects : bool or list of str, default=True
         Which predicted effects to subtract, as in `predict`: True gives
         conditional residuals, False marginal ones. V is the covariance,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sklearn_lmm._engine.error_rows import relative_deviations, uncorrelated
+from sklearn_lmm._engine.error_fit import reordered
+from sklearn_lmm._engine.error_rows import narrow, relative_deviations, uncorrelated
+from sklearn_lmm._engine.errors import Errors
+from sklearn_lmm._engine.fitted_rows import FittedRows
+from sklearn_lmm._engine.whitening import SymmetricRoot, cholesky_residuals
 from sklearn_lmm._residual_fit import read_errors
 from sklearn_lmm._rows import FitRows
 from sklearn_lmm._types import FloatArray
 
-KINDS = ("response", "pearson", "scaled", "normalized")
+KINDS = ("response", "pearson", "scaled", "normalized", "whitened")
 
 
 def structured_residuals(
@@ -26,26 +32,69 @@ def structured_residuals(
     ValueError
         If the kind does not exist for these errors and effects.
     """
-    every = set(range(len(given.design.factors)))
-    if kind not in KINDS or (kind == "normalized" and subtracted != every):
+    if kind not in KINDS:
         raise ValueError(
-            f"kind={kind!r} is not available here for a model with residual="
-            f"{est.residual!r}: there are {', '.join(map(repr, KINDS))}, the last "
-            "with all random effects subtracted (random_effects=True)."
+            f"kind={kind!r} is not available for a model with residual="
+            f"{est.residual!r}: there are {', '.join(map(repr, KINDS))}."
         )
     fit = given.fit
     assert fit.errors is not None
-    u, e = fit.errors.u, _errors(given, subtracted)
     if kind == "response":
-        return e
+        return _errors(given, subtracted)
     _, errors = read_errors(est, given.layout, given.design, *data)
-    deviations = relative_deviations(errors, u)
+    left = [f for f in range(len(given.design.factors)) if f not in subtracted]
+    if kind == "whitened" or (left and kind == "normalized"):
+        return _uncorrelated(est, given, errors, kind, left)
+    deviations = relative_deviations(errors, fit.errors.u)
     if given.design.weights is not None and fit.weights == "precision":
         deviations = deviations / np.sqrt(given.design.weights)
-    e = e / deviations
+    e = _errors(given, subtracted) / deviations
     if kind == "normalized":
-        e = uncorrelated(errors, u, e)
+        e = uncorrelated(errors, fit.errors.u, e[:, None])[:, 0]
     return e if kind == "pearson" else e / fit.sigma
+
+
+def _uncorrelated(
+    est: Any, given: FitRows, errors: Errors, kind: str, left: list[int]
+) -> FloatArray:
+    """Return residuals over sigma without the correlation that factors make."""
+    fit = given.fit
+    assert fit.errors is not None
+    u, order = fit.errors.u, errors.order
+    rows = FittedRows.of(fit, reordered(given.design, order))
+    errors = replace(errors, order=np.arange(len(order)))
+    deviations = relative_deviations(errors, u)
+
+    def white(columns: FloatArray) -> FloatArray:
+        return uncorrelated(errors, u, columns / deviations[:, None])
+
+    if kind == "whitened":
+        e = white(SymmetricRoot(rows, left).residuals()[:, None])[:, 0]
+    else:
+        e = _sequential(est, given, errors, rows, left, white)
+    back: FloatArray = np.empty_like(e)
+    back[order] = e / np.sqrt(rows.point.sigma2)
+    return back
+
+
+def _sequential(
+    est: Any,
+    given: FitRows,
+    errors: Errors,
+    rows: FittedRows,
+    left: list[int],
+    white: Callable[[FloatArray], FloatArray],
+) -> FloatArray:
+    within = all(narrow(errors, rows.codes[f]) for f in left)
+    e = cholesky_residuals(rows, left, white) if within else None
+    if e is None:
+        names = [given.layout.roles.groupings[f].name for f in left]
+        raise ValueError(
+            f"kind='normalized' takes away the correlation by {names} row by row, for "
+            f"which the series of {est.residual!r} have to lie within their levels, "
+            "and these within each other. kind='whitened' knows no such condition."
+        )
+    return e
 
 
 def _errors(given: FitRows, subtracted: set[int]) -> FloatArray:
