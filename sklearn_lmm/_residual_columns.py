@@ -260,7 +260,14 @@ def _group_codes(
 ) -> IntArray:
     if part.groups is None:
         return _default_groups(part, columns, codes, n)
-    references = part.groups if isinstance(part.groups, tuple) else (part.groups,)
+    return codes_of_groups(part.groups, columns)
+
+
+def codes_of_groups(
+    groups: Reference | tuple[Reference, ...], columns: Columns
+) -> IntArray:
+    """Return the group of every row, by a column or several."""
+    references = groups if isinstance(groups, tuple) else (groups,)
     learnt = [columns.labels(reference, "residual") for reference in references]
     return learn_factor([c for c, _ in learnt], [levels for _, levels in learnt])[0]
 

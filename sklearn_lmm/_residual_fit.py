@@ -49,7 +49,7 @@ def read_errors(
             "A residual structure needs a dense X: pass X.toarray(), or leave out "
             "residual."
         )
-    columns = _columns(estimator, layout, X, y, groups, sample_weight)
+    columns = row_columns(estimator, layout, X, y, groups, sample_weight)
     codes = [factor.codes for factor in design.factors]
     learnt, errors = learn_errors(structure, columns, codes, len(design.y))
     counts = design.weights if estimator.weights == "frequency" else None
@@ -63,7 +63,7 @@ def read_errors(
     return learnt, errors
 
 
-def _columns(
+def row_columns(
     estimator: Any, layout: Layout, X: Any, y: Any, groups: Any, sample_weight: Any
 ) -> Columns:
     """Return the columns of the rows that count."""

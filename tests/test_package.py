@@ -137,6 +137,7 @@ LAYERS = [
     "sklearn_lmm.batches",
     "sklearn_lmm.displays._figure",
     "sklearn_lmm.displays._quantiles",
+    "sklearn_lmm.displays._autocorrelation",
     "sklearn_lmm.displays._*",
     "sklearn_lmm.displays",
     "sklearn_lmm.metrics",

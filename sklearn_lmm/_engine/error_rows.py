@@ -23,19 +23,37 @@ def relative_deviations(errors: Errors, u: FloatArray) -> FloatArray:
 
 def uncorrelated(errors: Errors, u: FloatArray, E: FloatArray) -> FloatArray:
     """Return B^-1 E for columns E (n, k) of errors of equal variance."""
-    of_C, _ = errors.complete(u)
-    n, starts = len(E), errors.starts
-    sizes = np.diff(np.append(starts, n))
-    position = np.arange(n) - np.repeat(starts, sizes)
-    columns = np.zeros((n, int(sizes.max())))
-    columns[np.arange(n), position] = 1.0
-    C = errors.correlation.times(of_C, columns)
+    C, _ = _correlation(errors, u)
+    sizes = _sizes(errors)
     ordered, result = E[errors.order], np.empty_like(E)
     for size in np.unique(sizes):
-        rows = starts[sizes == size][:, None] + np.arange(size)
+        rows = errors.starts[sizes == size][:, None] + np.arange(size)
         B = np.linalg.cholesky(C[rows, :size])
         result[errors.order[rows]] = np.linalg.solve(B, ordered[rows])
     return result
+
+
+def correlations(errors: Errors, u: FloatArray, i: IntArray, j: IntArray) -> FloatArray:
+    """Return entries (i, j) of C for rows in any order."""
+    C, position = _correlation(errors, u)
+    place = np.argsort(errors.order)
+    group = np.repeat(np.arange(len(errors.starts)), _sizes(errors))
+    i, j = place[i], place[j]
+    return np.where(group[i] == group[j], C[i, position[j]], 0.0)
+
+
+def _sizes(errors: Errors) -> IntArray:
+    return np.diff(np.append(errors.starts, len(errors.order)))
+
+
+def _correlation(errors: Errors, u: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return the blocks of C, one below the other (n, m), and positions in them."""
+    of_C, _ = errors.complete(u)
+    n, sizes = len(errors.order), _sizes(errors)
+    position = np.arange(n) - np.repeat(errors.starts, sizes)
+    columns = np.zeros((n, int(sizes.max())))
+    columns[np.arange(n), position] = 1.0
+    return errors.correlation.times(of_C, columns), position
 
 
 def narrow(errors: Errors, codes: IntArray) -> bool:

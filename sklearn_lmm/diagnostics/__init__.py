@@ -4,6 +4,7 @@ Functions that take `(est, X, y, *, groups=None, sample_weight=None)` need the r
 of the fit once more, in any order, and refuse others.
 """
 
+from sklearn_lmm.diagnostics._autocorrelation import autocorrelation
 from sklearn_lmm.diagnostics._check import check
 from sklearn_lmm.diagnostics._collinearity import collinearity, condition_numbers
 from sklearn_lmm.diagnostics._description import (
@@ -20,10 +21,12 @@ from sklearn_lmm.diagnostics._influence import cooks_distance, influence
 from sklearn_lmm.diagnostics._leverage import leverage
 from sklearn_lmm.diagnostics._report import Finding, Report
 from sklearn_lmm.diagnostics._residuals import residuals
+from sklearn_lmm.diagnostics._semivariogram import semivariogram
 
 __all__ = [
     "Finding",
     "Report",
+    "autocorrelation",
     "check",
     "cluster_independence",
     "collinearity",
@@ -37,6 +40,7 @@ __all__ = [
     "marginal_covariance",
     "r_squared",
     "residuals",
+    "semivariogram",
     "variance_explained",
     "variance_function",
 ]

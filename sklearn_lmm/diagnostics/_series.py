@@ -1,0 +1,145 @@
+"""Residuals as series: what rows belong together, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_lmm._engine.fitted_rows import Clusters
+from sklearn_lmm._residual_columns import codes_of_groups
+from sklearn_lmm._residual_data import Columns
+from sklearn_lmm._residual_fit import row_columns
+from sklearn_lmm._rows import FitRows
+from sklearn_lmm._types import FloatArray, IntArray
+from sklearn_lmm.residuals._base import CorrelationStructure
+
+Place = str | int | Sequence[Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Rows sorted by series, and within them by place.
+
+    order : (n,), positions of the rows that count
+    codes : (n,), the series, ascending
+    places : (n, d), times or coordinates; the number within the series if there
+        are none
+    """
+
+    order: IntArray
+    codes: IntArray
+    places: FloatArray
+
+    @property
+    def lengths(self) -> IntArray:
+        """How many rows every series has."""
+        return np.bincount(self.codes)
+
+
+def read_series(
+    est: Any, given: FitRows, data: tuple[Any, ...], time: Place, series: Place
+) -> Series:
+    """Return the rows of a fit as series.
+
+    data : X, y, groups and sample_weight as the user gave them
+    time : a column, several, or an array; None for what the structure of the
+        model says, or the order of the rows
+    series : a column or an array; None for what the structure says, or the
+        grouping factor that is nested in all others
+
+    Raises
+    ------
+    ValueError
+        If a column is absent, or it is not clear which rows belong together.
+    """
+    X, y, groups, sample_weight = data
+    columns = row_columns(est, est._layout, X, y, groups, sample_weight)
+    structure = _correlation(est)
+    if series is None and structure is not None and structure.groups is not None:
+        series = structure.groups
+    codes = _codes(given, columns, series)
+    if time is None:
+        references = () if structure is None else structure.places
+        places = _numbers(columns, references, len(codes))
+    else:
+        places = _places(given, columns, time)
+    order = np.lexsort((*places.T[::-1], codes))
+    codes, places = codes[order], places[order]
+    if not places.shape[1]:
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        number = np.arange(len(codes)) - np.repeat(starts, np.bincount(codes))
+        places = number[:, None].astype(np.float64)
+    if codes[-1] == len(codes) - 1:
+        raise ValueError("Every series has a single row: there are no pairs of rows.")
+    return Series(order, codes, places)
+
+
+def _correlation(est: Any) -> CorrelationStructure | None:
+    if est.residual is None:
+        return None
+    for part in est.residual.parts:
+        if isinstance(part, CorrelationStructure):
+            return part
+    return None
+
+
+def _codes(given: FitRows, columns: Columns, series: Any) -> IntArray:
+    """Return the series of every row, numbered 0, 1, …, each in use."""
+    if series is None:
+        codes = _innermost(given, columns)
+    elif isinstance(series, str | int | tuple):
+        codes = codes_of_groups(series, columns)
+    else:
+        codes = pd.factorize(_array(given, series, "series"))[0]
+    return np.unique(codes, return_inverse=True)[1]
+
+
+def _innermost(given: FitRows, columns: Columns) -> IntArray:
+    factors = [factor.codes for factor in given.design.factors]
+    for own in factors:
+        if all(Clusters(other, int(other.max()) + 1).contain(own) for other in factors):
+            return own
+    if factors:
+        names = [grouping.name for grouping in given.layout.roles.groupings]
+        raise ValueError(
+            f"Which rows make up a series? None of the grouping factors {names} is "
+            "nested in all others: say it by series=..."
+        )
+    if columns.groups is not None:
+        return codes_of_groups(columns.groups.factor_name(0), columns)
+    return np.zeros(len(given.design.y), dtype=np.intp)
+
+
+def _places(given: FitRows, columns: Columns, time: Any) -> FloatArray:
+    n = len(given.design.y)
+    if isinstance(time, str | int):
+        return _numbers(columns, (time,), n)
+    if all(isinstance(part, str) for part in time):
+        return _numbers(columns, tuple(time), n)
+    values = np.asarray(_array(given, time, "time"))
+    if values.dtype.kind == "M":
+        values = (values - values.min()) / np.timedelta64(1, "D")
+    values = values.astype(np.float64).reshape(n, -1)
+    if not np.isfinite(values).all():
+        raise ValueError("time has missing or infinite values.")
+    return np.asarray(values)
+
+
+def _numbers(columns: Columns, references: tuple[Any, ...], n: int) -> FloatArray:
+    found = [columns.numbers(reference, "time") for reference in references]
+    return np.column_stack([np.zeros((n, 0)), *found])
+
+
+def _array(given: FitRows, values: Any, name: str) -> Any:
+    """Return the rows that count of an array with a value for each row of X."""
+    values = np.asarray(values)
+    if len(values) != given.n_rows:
+        raise ValueError(
+            f"{name} has {len(values)} values, X has {given.n_rows} rows: expected one "
+            "for each, or the name of a column."
+        )
+    return values[given.positions]
