@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,12 @@ def error_sizes(estimator: Any, X: Any, groups: Any) -> ErrorSizes | None:
 
 
 def correlation_of_all(
-    estimator: Any, X: Any, groups: Any
+    estimator: Any, X: Any, groups: Any, codes: Sequence[IntArray] | None = None
 ) -> tuple[Correlation, FloatArray, IntArray, IntArray]:
     """Return the fitted correlation of any rows, with order and starts of groups.
+
+    codes : the levels of every grouping factor of the model; None for those of the
+        fit, every row of an unknown level having one of its own
 
     Raises
     ------
@@ -173,7 +177,9 @@ def correlation_of_all(
     if structure is None or fit.errors is None:
         return Independent(n), np.zeros(0), np.arange(n), np.arange(n)
     columns = Columns(_table(estimator, layout, X), read_groups(groups, n))
-    codes = [_distinct(c) for c in layout.read(estimator, X, groups, True, False).codes]
+    if codes is None:
+        known = layout.read(estimator, X, groups, True, False).codes
+        codes = [_distinct(c) for c in known]
     correlation, order, starts = place_rows(structure, columns, codes, n)
     values = fit.errors.values[: len(fit.errors.values) - len(fit.errors.delta)]
     if correlation.size != len(values):

@@ -7,20 +7,27 @@ from models import fitted, frame
 from scipy import stats
 
 from sklearn_lmm import MixedEffectsRegressor
+from sklearn_lmm.diagnostics import autocorrelation, semivariogram
 from sklearn_lmm.displays import (
+    AutocorrelationDisplay,
     CaterpillarDisplay,
     CoefficientDisplay,
     LatticeDisplay,
     ProfileDisplay,
     QuantileDisplay,
     ResidualsDisplay,
+    SemivariogramDisplay,
     ShrinkageDisplay,
 )
+from sklearn_lmm.displays._figure import ORANGE
+from sklearn_lmm.displays._semivariogram import local_lines
 from sklearn_lmm.exceptions import PerfectFitWarning
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.intervals import profile
+from sklearn_lmm.residuals import AR1
 
 plt = pytest.importorskip("matplotlib.pyplot")
+to_hex = pytest.importorskip("matplotlib.colors").to_hex
 
 
 @pytest.fixture(autouse=True)
@@ -274,3 +281,44 @@ def test_profile_display_refuses_what_it_cannot_draw(sleep):
         perfect.fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match="No parameter has a profile: "):
         ProfileDisplay.from_estimator(perfect)
+
+
+def test_autocorrelations_outside_their_band_are_orange(sleep):
+    model, X, y = sleep
+    display = AutocorrelationDisplay.from_estimator(model, X, y, time="Days", max_lag=9)
+    table = autocorrelation(model, X, y, time="Days", max_lag=9)
+    pd.testing.assert_frame_equal(display.autocorrelations, table)
+    stems = display.ax_.collections[-2]
+    ends = np.array([line[-1] for line in stems.get_segments()])
+    np.testing.assert_allclose(ends, table[["lag", "autocorrelation"]])
+    outside = (table["autocorrelation"].abs() > table["upper"]).to_numpy()
+    colours = [to_hex(colour).upper() == ORANGE for colour in stems.get_colors()]
+    assert colours == outside.tolist()
+    assert set(colours) == {False, True}
+    assert display.ax_.get_xlabel() == "lag (Days)"
+    rows = AutocorrelationDisplay.from_estimator(model, X, y, max_lag=2)
+    assert rows.ax_.get_xlabel() == "lag (rows)"
+
+
+def test_semivariogram_has_the_line_of_the_model():
+    data = frame("sleepstudy")
+    X, y = data[["Days", "Subject"]], data["Reaction"]
+    model = MixedEffectsRegressor("Subject", residual=AR1("Days")).fit(X, y)
+    display = SemivariogramDisplay.from_estimator(model, X, y)
+    bins = semivariogram(model, X, y)
+    smooth, line = display.ax_.lines
+    np.testing.assert_allclose(line.get_ydata(), bins["model"])
+    np.testing.assert_allclose(smooth.get_ydata(), display.smooth)
+    points = display.ax_.collections[0].get_offsets()
+    np.testing.assert_allclose(points, bins[["distance", "semivariogram"]])
+    assert display.ax_.get_xlabel() == "distance (Days)"
+
+
+def test_local_lines_go_through_lines_and_near_points():
+    x = np.array([0.0, 1.0, 1.5, 3.0, 4.0, 7.0])
+    np.testing.assert_allclose(
+        local_lines(x, 2.0 - 3.0 * x, np.arange(1, 7)), 2 - 3 * x
+    )
+    y = np.array([0.0, 5.0, -5.0, 5.0, -5.0, 0.0])
+    assert abs(local_lines(x, y, np.ones(6))).max() < 5.0
+    np.testing.assert_allclose(local_lines(x[:2], y[:2], np.ones(2)), y[:2])

@@ -18,6 +18,7 @@ from sklearn_lmm.diagnostics import (
     residuals,
     semivariogram,
 )
+from sklearn_lmm.inference import likelihood_ratio_test
 from sklearn_lmm.residuals import AR1, Exponential
 
 NUMBERS = json.loads((ORACLES_DIR / "autocorrelation.json").read_text())
@@ -176,3 +177,23 @@ def test_columns_beside_a_formula():
     found = autocorrelation(est, data, data["follicles"], time="day", max_lag=10)
     expected = NUMBERS["plain"]["acf"]["pearson"][1:]
     assert_allclose(found["autocorrelation"], expected, atol=2e-6)
+
+
+# Tests of independence.
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_likelihood_ratio_of_nlme(method):
+    X, y = inputs(AR1_FIT)
+    options = {"fixed": ["sin", "cos"], "method": method}
+    small = MixedEffectsRegressor("mare", **options).fit(X, y)
+    large = MixedEffectsRegressor("mare", residual=AR1("day"), **options).fit(X, y)
+    table = likelihood_ratio_test(small, large, refit=method == "ml")
+    expected = NUMBERS["tests"][method]
+    assert table["n_parameters"].tolist() == expected["df"]
+    assert_allclose(table["log_likelihood"], expected["log_likelihood"], rtol=1e-8)
+    assert_allclose(table["statistic"].iloc[1], expected["statistic"], rtol=1e-7)
+    assert_allclose(table["p_value"].iloc[1], expected["p_value"], rtol=1e-5)
+    if method == "reml":
+        with pytest.raises(ValueError, match="without its rows"):
+            likelihood_ratio_test(small, large)

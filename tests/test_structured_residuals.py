@@ -12,7 +12,7 @@ from schools import X, Y
 from scipy.signal import lfilter
 
 from sklearn_lmm import MixedEffectsRegressor
-from sklearn_lmm.diagnostics import check, leverage, residuals
+from sklearn_lmm.diagnostics import check, leverage, marginal_covariance, residuals
 from sklearn_lmm.residuals import AR1, PowerVariance
 
 ORACLES = json.loads((ORACLES_DIR / "diagnostics.json").read_text())["nlme"]
@@ -165,3 +165,34 @@ def test_check_looks_at_the_fit_alone():
     assert "convergence" in report.checked
     assert "outliers" in report.unchecked
     assert "Not checked" in str(report)
+
+
+def test_marginal_covariance_has_that_of_the_errors(crossed):
+    est, rows, y = crossed
+    order, _, _, R, ZPsiZ = dense(est, rows, y, "subject", "trial")
+    V = marginal_covariance(est, rows).toarray()[np.ix_(order, order)]
+    assert_allclose(V, est.sigma_**2 * (R + sum(ZPsiZ.values())), atol=1e-12)
+    block = marginal_covariance(est, rows, group=("subject", 3))
+    assert_allclose(
+        block, V[36:48, 36:48][np.ix_(*[rows.loc[block.index, "trial"]] * 2)]
+    )
+    # Rows of new subjects, with gaps.
+    new = rows[rows["subject"] == 0].sort_values("trial")[::3].assign(subject=99)
+    of_new = marginal_covariance(est, new).toarray()
+    assert_allclose(of_new, V[0:12:3, 0:12:3], atol=1e-12)
+
+
+def test_marginal_covariance_with_sizes_of_errors_and_weights():
+    data = X.assign(t=X.groupby("school").cumcount(), size=1.0 + X["x"] ** 2)
+    w = np.linspace(0.5, 2.0, len(Y))
+    structure = AR1("t") * PowerVariance("size")
+    est = MixedEffectsRegressor(
+        "school", fixed=["x"], residual=structure, weights="precision"
+    ).fit(data, Y, sample_weight=w)
+    V = marginal_covariance(est, data, sample_weight=w).toarray()
+    phi, power = est.residual_parameters_
+    gaps = np.abs(data["t"].to_numpy()[:, None] - data["t"].to_numpy())
+    same = data["school"].to_numpy()[:, None] == data["school"].to_numpy()
+    D = est.sigma_ * data["size"].to_numpy() ** power / np.sqrt(w)
+    psi = est.covariances_["school"].iloc[0, 0]
+    assert_allclose(V, same * (psi + phi**gaps * np.outer(D, D)), rtol=1e-9)

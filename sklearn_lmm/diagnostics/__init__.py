@@ -10,8 +10,6 @@ from sklearn_lmm.diagnostics._collinearity import collinearity, condition_number
 from sklearn_lmm.diagnostics._description import (
     effective_df,
     icc,
-    marginal_correlation,
-    marginal_covariance,
     r_squared,
     variance_explained,
     variance_function,
@@ -19,6 +17,10 @@ from sklearn_lmm.diagnostics._description import (
 from sklearn_lmm.diagnostics._independence import cluster_independence
 from sklearn_lmm.diagnostics._influence import cooks_distance, influence
 from sklearn_lmm.diagnostics._leverage import leverage
+from sklearn_lmm.diagnostics._marginal import (
+    marginal_correlation,
+    marginal_covariance,
+)
 from sklearn_lmm.diagnostics._report import Finding, Report
 from sklearn_lmm.diagnostics._residuals import residuals
 from sklearn_lmm.diagnostics._semivariogram import semivariogram
