@@ -42,8 +42,8 @@ class AutocorrelationDisplay:
     >>> X, y = load_ovary(return_X_y=True)
     >>> model = MixedEffectsRegressor("mare", fixed=["cycle"]).fit(X, y)
     >>> display = AutocorrelationDisplay.from_estimator(model, X, y, time="day")
-    >>> print(f"{display.autocorrelations['autocorrelation'].iloc[0]:.2f}")
-    0.65
+    >>> print(f"{display.autocorrelations['autocorrelation'].iloc[0]:.3f}")
+    0.645
     """
 
     def __init__(
