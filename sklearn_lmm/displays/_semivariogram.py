@@ -52,7 +52,7 @@ class SemivariogramDisplay:
     >>> model = MixedEffectsRegressor("mare", fixed=["cycle"]).fit(X, y)
     >>> display = SemivariogramDisplay.from_estimator(model, X, y, time="cycle")
     >>> display.bins["semivariogram"].iloc[[0, -1]].round(2).tolist()
-    [0.33, 1.15]
+    [0.34, 1.36]
     """
 
     def __init__(
