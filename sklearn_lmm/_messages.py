@@ -99,9 +99,10 @@ def _dropped(roles: Roles, fit: LMMFit) -> str:
     names = [
         name for name, kept in zip(roles.fixed_names, fit.kept, strict=True) if not kept
     ]
+    depend, were = ("depends", "was") if len(names) == 1 else ("depend", "were")
     return (
-        f"The fixed part is rank deficient: {listed(names)} depend linearly on "
-        "earlier columns and were dropped (coefficient 0)."
+        f"The fixed part is rank deficient: {listed(names)} {depend} linearly on "
+        f"earlier columns and {were} dropped (coefficient 0)."
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from models import fitted, model
 from numpy.testing import assert_allclose
 
-from sklearn_lmm import MixedEffectsRegressor, RandomEffect
+from sklearn_lmm import MixedEffectsRegressor, RandomEffect, lmer
 from sklearn_lmm.datasets import load_sleepstudy
 from sklearn_lmm.exceptions import PerfectFitWarning
 from sklearn_lmm.intervals import (
@@ -233,6 +233,19 @@ def test_simulate_takes_offset_and_precisions():
         est, m.X, n=500, random_effects="none", sample_weight=weights, random_state=0
     )
     assert_allclose(Y.std(axis=1) * np.sqrt(weights), est.sigma_, rtol=0.2)
+
+
+def test_simulate_leaves_out_what_the_fit_leaves_out():
+    rows = load_sleepstudy(as_frame=True).frame
+    rows.loc[[3, 50], "Days"] = np.nan
+    formula = "Reaction ~ Days + (1 | Subject)"
+    est = lmer(formula, rows, na_action="drop", weights=np.ones(180))
+    weights = np.ones(180)
+    weights[7] = 0.0
+    Y = simulate(est, rows, n=2, sample_weight=weights, random_state=0)
+    assert np.flatnonzero(np.isnan(Y).all(axis=1)).tolist() == [3, 7, 50]
+    assert np.isfinite(np.delete(Y, [3, 7, 50], axis=0)).all()
+    assert refit(est, rows, simulate(est, rows, random_state=0)[:, 0]).sigma_ > 0.0
 
 
 def test_refit_is_a_fit_and_leaves_the_estimator():

@@ -322,3 +322,13 @@ def test_local_lines_go_through_lines_and_near_points():
     y = np.array([0.0, 5.0, -5.0, 5.0, -5.0, 0.0])
     assert abs(local_lines(x, y, np.ones(6))).max() < 5.0
     np.testing.assert_allclose(local_lines(x[:2], y[:2], np.ones(2)), y[:2])
+
+
+def test_coefficients_of_an_intercept_alone():
+    est = MixedEffectsRegressor("batch", fixed=[])
+    data = frame("Dyestuff")
+    est.fit(data[["Batch"]].rename(columns={"Batch": "batch"}), data["Yield"])
+    with pytest.raises(ValueError, match="intercept=True"):
+        CoefficientDisplay.from_estimator(est)
+    shown = CoefficientDisplay.from_estimator(est, intercept=True).coefficients
+    assert shown["name"].to_list() == ["(Intercept)"]

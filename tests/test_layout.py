@@ -15,6 +15,7 @@ class Reader(RegressorMixin, BaseEstimator):
 
     formula = None
     na_action = "raise"
+    residual = None
 
     def __init__(self, random=None, fixed=None, offset=None, fit_intercept=True):
         self.random = random

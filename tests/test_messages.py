@@ -40,10 +40,18 @@ FACTS = {
     "n_iter": 17,
     "gradient_norm": 0.0321,
     "decrement": 0.5,
+    "errors": None,
+    "monte_carlo": None,
 }
 
 
 class Reader(RegressorMixin, BaseEstimator):
+    """The parameters that `learn` looks at."""
+
+    formula = None
+    na_action = "raise"
+    residual = None
+
     def __init__(self, random=None):
         self.random = random
         self.fixed = ["x", "z"]
@@ -91,7 +99,7 @@ def test_no_groups():
 
 def test_dropped_columns_are_named():
     text = only_message(RankDeficiencyWarning, kept=np.array([True, True, False]))
-    assert "'z' depend linearly on earlier columns" in text
+    assert "'z' depends linearly on earlier columns" in text
 
 
 @pytest.mark.parametrize(

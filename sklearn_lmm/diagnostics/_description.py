@@ -258,9 +258,10 @@ def variance_function(
     given = dict(at or {})
     for name in (variable, *given):
         if name not in slopes:
+            there = f"columns that have one are {listed(sorted(slopes))}"
             raise ValueError(
-                f"{name!r} has no random slope in this model; those that have one are "
-                f"{listed(sorted(slopes)) or 'none'}."
+                f"{name!r} has no random slope in this model: "
+                f"{there if slopes else 'no column has one'}."
             )
     points = np.asarray(values, dtype=float)
     frame = pd.DataFrame(index=pd.Index(values, name=variable))

@@ -98,6 +98,11 @@ class CoefficientDisplay:
         everything = pd.concat(tables, ignore_index=True)
         if not intercept:
             everything = everything[everything["name"] != "(Intercept)"]
+        if everything.empty:
+            raise ValueError(
+                "There are no fixed effects to show. The intercept is shown with "
+                "intercept=True."
+            )
         return cls(everything.reset_index(drop=True)).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:

@@ -62,7 +62,8 @@ def simulate(
     Returns
     -------
     ndarray of shape (n_samples, n)
-        The responses.
+        The responses; NaN in rows that `na_action="drop"` leaves out, or whose
+        precision is 0.
 
     Raises
     ------
@@ -84,19 +85,35 @@ def simulate(
     nothing = np.zeros(_num_samples(X))
     layout, design = learn_more(est, est._layout, X, nothing, groups, None)
     state = check_random_state(random_state)
-    scale = np.full(len(nothing), est.sigma_)
-    weights = read_weights(sample_weight, nothing)
-    if weights is not None and est.weights == "precision":
-        scale = scale / np.sqrt(weights)
+    complete = _complete(est, X, nothing, groups)
+    scale = _error_scale(est, sample_weight, nothing)[complete]
     # The response less the offset is what was read: minus the offset.
     mean = mean_of(design, est.fit_) - design.y
     Y = mean[:, None] + scale[:, None] * state.normal(size=(len(mean), n))
-    if random_effects == "none":
-        return Y
-    known = random_effects == "fitted"
-    for f, Z in enumerate(coefficient_matrices(design)):
-        Y += Z @ _effects(est, layout, f, n, known, state).reshape(-1, n)
-    return Y
+    if random_effects != "none":
+        known = random_effects == "fitted"
+        for f, Z in enumerate(coefficient_matrices(design)):
+            Y += Z @ _effects(est, layout, f, n, known, state).reshape(-1, n)
+    everywhere = np.full((len(nothing), n), np.nan)
+    everywhere[complete] = Y
+    return everywhere
+
+
+def _complete(est: Any, X: Any, y: FloatArray, groups: Any) -> IntArray:
+    """Return the positions of the rows that a formula does not leave out."""
+    formula = est._layout.roles.formula
+    if formula is None:
+        return np.arange(len(y))
+    return np.asarray(formula.rows(X, y, groups, None).positions)
+
+
+def _error_scale(est: Any, sample_weight: Any, y: FloatArray) -> FloatArray:
+    """Return the standard deviation (n,) of every row's error."""
+    scale = np.full(len(y), est.sigma_)
+    weights = read_weights(sample_weight, y)
+    if weights is None or est.weights != "precision":
+        return scale
+    return scale / np.sqrt(np.where(weights > 0.0, weights, np.nan))
 
 
 def _effects(

@@ -41,7 +41,7 @@ def summarize(
     """
     check_is_fitted(est)
     quantiles = None
-    if X is not None and _has_residuals(est):
+    if X is not None and not est.fit_.perfect:
         rows = {"groups": groups, "sample_weight": sample_weight}
         quantiles = _quantiles(residuals(est, X, y, kind="scaled", **rows))
     return Summary(
@@ -56,11 +56,6 @@ def summarize(
         explained=_explained(est),
         notes=_notes(est, df, X is not None),
     )
-
-
-def _has_residuals(est: Any) -> bool:
-    """Say whether residuals can be scaled: by one sigma that is not 0."""
-    return est.fit_.errors is None and not est.fit_.perfect
 
 
 def _title(est: Any) -> str:
@@ -80,9 +75,7 @@ def _facts(est: Any) -> dict[str, str]:
     levels = zip(roles.groupings, fit.statistics.levels, strict=True)
     groups = "".join(f"; {len(labels)} levels of {g.name}" for g, labels in levels)
     if est.residual is not None:
-        parameters = est.residual_parameters_.items()
-        said = [f"{name} {value:.4g}" for name, value in parameters]
-        facts["Errors"] = f"{est.residual!r}: {listed(said, quote=False)}"
+        facts["Errors"] = repr(est.residual)
     rows = fit.statistics
     facts["Rows"] = f"{rows.n_rows}{groups}"
     if rows.sum_log_weights != 0.0 or rows.sum_weights != rows.n_rows:
@@ -91,7 +84,8 @@ def _facts(est: Any) -> dict[str, str]:
             facts["Weights"] = f"frequency, the rows stand for {fit.n_obs:g}"
     if fit.reml:
         facts["REML criterion"] = f"{fit.criterion:.1f}"
-    facts["Optimiser"] = f"{fit.solver}, {est.n_iter_} iterations"
+    iterations = "iteration" if est.n_iter_ == 1 else "iterations"
+    facts["Optimiser"] = f"{fit.solver}, {est.n_iter_} {iterations}"
     if fit.monte_carlo is not None:
         error = fit.monte_carlo
         facts["Monte-Carlo error"] = (
@@ -184,7 +178,7 @@ def _notes(est: Any, df: str, with_rows: bool) -> list[str]:
         notes.append(
             f"Correlations of more than {MOST_CORRELATED} fixed effects are not shown."
         )
-    if not with_rows and _has_residuals(est):
+    if not with_rows and not est.fit_.perfect:
         notes.append(
             "Scaled residuals need the rows, which the fit has not kept: summary(X, y)."
         )
