@@ -29,6 +29,10 @@ from sklearn_lmm._types import FloatArray
 PERFECT = 1e-14
 """A residual variance below this part of y's variance counts as none."""
 
+NEARLY_PERFECT = 1e-8
+"""Residual variance at which a perfect fit is described: as theta grows, what
+rounding does to effects grows as theta^2, and what is left to explain falls so."""
+
 SINGULAR = 1e-7
 """Eigenvalues of Psi below this part of max(1, largest) count as zero."""
 
@@ -117,7 +121,9 @@ def minimize(
     point = search.record(start)
     for _ in range(ESCAPES):
         point, converged = search.descend(point)
-        if not converged or search.perfect:
+        if search.perfect:
+            point = search.retreat(point)
+        if not converged:
             break
         point = search.settle(point)
         escape = _escape(search.curved) or _without_a_term(point)
@@ -210,6 +216,14 @@ class _Search:
             return point
         self.curvature.forget()
         return self.record(candidate)
+
+    def retreat(self, point: Point) -> Point:
+        """Return a point of the same ratios of variances with sharper effects."""
+        shorter = point.theta * np.sqrt(point.sigma2 / NEARLY_PERFECT)
+        candidate = try_at(point, shorter) if point.sigma2 > 0.0 else None
+        if candidate is None or candidate.sigma2 > 10.0 * NEARLY_PERFECT:
+            return point
+        return self.record(candidate, np.nan)
 
     def settle(self, point: Point) -> Point:
         """Put vanished variances at zero, then take the last steps.
