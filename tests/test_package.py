@@ -48,6 +48,7 @@ LAYERS = [
     "sklearn_lmm._engine.strategy",
     "sklearn_lmm._engine.start",
     "sklearn_lmm._engine.criterion",
+    "sklearn_lmm._engine.levelwise",
     "sklearn_lmm._engine.error_traces",
     "sklearn_lmm._engine.error_criterion",
     "sklearn_lmm._engine.information",

@@ -79,7 +79,7 @@ class Criterion:
         sigma2: float | None = None,
     ) -> None:
         self.statistics, self.strategy, self.reml = statistics, strategy, reml
-        self.sigma2 = sigma2
+        self.frequency, self.sigma2 = frequency, sigma2
         self.n_obs = statistics.sum_weights if frequency else float(statistics.n_rows)
         self.N = self.n_obs - statistics.p * reml
         to_units = np.diag(statistics.columns.map())
@@ -141,7 +141,6 @@ class Point:
     """The criterion at one theta, with what else is known there.
 
     state : V
-    ZVT, U : Z'V^-1 T and Psi Z'V^-1 T for T = [X y]
     beta : (p,) fixed effects, standardised
     inverse_R_X : (p, p), upper triangular, with H^-1 = R_X^-1 R_X^-T
     logdet_H : log|H|
@@ -153,11 +152,7 @@ class Point:
         statistics = criterion.statistics
         self.L = criterion.factors(theta)
         self.state = criterion.strategy.factorize(self.L)
-        self.ZVT, self.U = self.state.project(statistics.b)
-        gram = statistics.tt.copy()
-        for b, U in zip(statistics.b, self.U, strict=True):
-            gram -= level_product(b, U)
-        gram = 0.5 * (gram + gram.T)
+        gram = symmetrize(statistics.tt - self.explained())
         root = np.asarray(np.linalg.cholesky(gram[:-1, :-1]), float)
         self.logdet_H = 2.0 * float(np.log(np.diag(root)).sum())
         self.inverse_R_X = inverse_lower(root).T
@@ -168,6 +163,32 @@ class Point:
             ROUNDING * _size_of_response(statistics, criterion.N),
         )
         self.residual = residual
+
+    @cached_property
+    def _solved(self) -> tuple[PerFactor, PerFactor]:
+        return self.state.project(self.criterion.statistics.b)
+
+    @property
+    def ZVT(self) -> PerFactor:
+        """Z'V^-1 T: (G, q, p + 1) of every factor."""
+        return self._solved[0]
+
+    @property
+    def U(self) -> PerFactor:
+        """Psi Z'V^-1 T: (G, q, p + 1) of every factor."""
+        return self._solved[1]
+
+    def explained(self) -> FloatArray:
+        """Return T'Z Psi Z'V^-1 T (p + 1, p + 1), T'T less which is T'V^-1 T."""
+        b = self.criterion.statistics.b
+        gram = np.zeros_like(self.criterion.statistics.tt)
+        for b_f, U_f in zip(b, self.U, strict=True):
+            gram += level_product(b_f, U_f)
+        return gram
+
+    def effects(self, residual: FloatArray) -> PerFactor:
+        """Return Psi Z'V^-1 T r (G, q) of every factor for r (p + 1,)."""
+        return tuple(U @ residual for U in self.U)
 
     @property
     def sigma2(self) -> float:
@@ -194,9 +215,12 @@ class Point:
     @cached_property
     def F(self) -> PerFactor:
         """Z'V^-1 X R_X^-1: (G, q, p) of every factor."""
-        # With a row of zeros for y, so that the columns of X need no copy.
-        root = np.append(self.inverse_R_X, np.zeros((1, len(self.beta))), axis=0)
-        return tuple(times_columns(zvt, root) for zvt in self.ZVT)
+        return tuple(times_columns(zvt, self.root) for zvt in self.ZVT)
+
+    @property
+    def root(self) -> FloatArray:
+        """R_X^-1 with a row of zeros for y: T root = X R_X^-1 (p + 1, p)."""
+        return np.append(self.inverse_R_X, np.zeros((1, len(self.beta))), axis=0)
 
     @cached_property
     def D(self) -> PerFactor:

@@ -13,6 +13,7 @@ from sklearn_lmm._engine.cross_products import CrossProducts, cross_products
 from sklearn_lmm._engine.design import Design, Standardization, Term
 from sklearn_lmm._engine.factor_krylov import WORKING, Sampling
 from sklearn_lmm._engine.factor_single import pool_levels
+from sklearn_lmm._engine.levelwise import levelwise
 from sklearn_lmm._engine.linalg import residual_norms
 from sklearn_lmm._engine.optimize import PERFECT, Iteration, Optimum, minimize
 from sklearn_lmm._engine.result import (
@@ -122,7 +123,8 @@ def fit_statistics(
         solver = "newton" if criterion.strategy.exact else "stochastic"
     if explained_by_columns(criterion):
         return _perfect_fit(everything, kept, reml, weights, solver)
-    start, unidentified = identified_start(criterion)
+    search = criterion if solver == "em" else levelwise(criterion)
+    start, unidentified = identified_start(search)
     report = printer(pooled) if verbose else None
     if solver == "stochastic":
         held = np.zeros(len(start.theta), dtype=bool)
@@ -134,7 +136,7 @@ def fit_statistics(
             start, solver=solver, max_iter=max_iter, tol=tol, report=report
         )
     if pooled is not statistics:
-        full = make_criterion(statistics, reml, weights)
+        full = levelwise(make_criterion(statistics, reml, weights))
         optimum = replace(optimum, point=full.at(optimum.point.theta))
     return result_of(optimum, everything, kept, unidentified, solver, weights)
 

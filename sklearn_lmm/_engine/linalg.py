@@ -49,16 +49,18 @@ def _shrinkage_2(
     S: FloatArray, Psi: FloatArray, det_Psi: float
 ) -> tuple[FloatArray, FloatArray]:
     """Write `shrinkage` out for q = 2: det(I + A) = 1 + tr A + det A."""
-    SPsi = S @ Psi
-    det_S = np.maximum(S[:, 0, 0] * S[:, 1, 1] - S[:, 0, 1] ** 2, 0.0)
-    excess = SPsi[:, 0, 0] + SPsi[:, 1, 1] + det_S * det_Psi
-    inverse = np.empty_like(SPsi)
-    inverse[:, 0, 0] = 1.0 + SPsi[:, 1, 1]
-    inverse[:, 1, 1] = 1.0 + SPsi[:, 0, 0]
-    inverse[:, 0, 1] = -SPsi[:, 0, 1]
-    inverse[:, 1, 0] = -SPsi[:, 1, 0]
-    inverse /= (1.0 + excess)[:, None, None]
-    return inverse, np.log1p(excess)
+    a, b, c = S[:, 0, 0], S[:, 0, 1], S[:, 1, 1]
+    (Psi_00, Psi_01), (_, Psi_11) = Psi.tolist()
+    upper, lower = a * Psi_00 + b * Psi_01, b * Psi_01 + c * Psi_11
+    excess = upper + lower + np.maximum(a * c - b * b, 0.0) * det_Psi
+    # Levels last: no other order lets the processor take many at once.
+    inverse = np.empty((2, 2, len(S)))
+    np.add(lower, 1.0, out=inverse[0, 0])
+    np.add(upper, 1.0, out=inverse[1, 1])
+    inverse[0, 1] = -(a * Psi_01 + b * Psi_11)
+    inverse[1, 0] = -(b * Psi_00 + c * Psi_01)
+    inverse /= 1.0 + excess
+    return inverse.transpose(2, 0, 1), np.log1p(excess)
 
 
 def inverse_lower(root: FloatArray) -> FloatArray:

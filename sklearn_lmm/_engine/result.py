@@ -280,8 +280,10 @@ def predicted_effects(point: Point, residual: FloatArray) -> tuple[FloatArray, .
     statistics = point.criterion.statistics
     scale = statistics.columns.scale[-1]
     return tuple(
-        scale * (U @ residual) @ R.T
-        for U, R in zip(point.U, factor_maps(statistics), strict=True)
+        scale * effects @ R.T
+        for effects, R in zip(
+            point.effects(residual), factor_maps(statistics), strict=True
+        )
     )
 
 

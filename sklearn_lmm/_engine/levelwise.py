@@ -1,0 +1,217 @@
+"""The criterion of one factor with very many levels, a cache full at a time.
+
+The criterion and its derivatives need sums over levels only of Z'V^-1 T
+(G, q, p + 1), T = [X y].  An array of that size that does not fit a processor's
+cache is made for some thousand levels at a time here and never stored: to fetch
+it from memory several times would take most of an evaluation.  Arrays have the
+levels last, along which the processor works on many numbers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sklearn_lmm._engine.criterion import Criterion, Point
+from sklearn_lmm._engine.factor import Forms, PerFactor
+from sklearn_lmm._engine.factor_single import SingleFactored, SingleStrategy
+from sklearn_lmm._engine.linalg import sandwich, shrinkage
+from sklearn_lmm._types import FloatArray
+
+LEVELS_AT_ONCE = 4096
+"""Levels of a block: a few megabytes of numbers."""
+
+MANY = 4 * LEVELS_AT_ONCE
+"""Levels above which blocks are worth their overhead."""
+
+
+def levelwise(criterion: Criterion) -> Criterion:
+    """Return the same criterion for a search, by blocks if levels are very many."""
+    statistics, strategy = criterion.statistics, criterion.strategy
+    if not isinstance(strategy, SingleStrategy) or len(strategy.S) <= MANY:
+        return criterion
+    return LevelwiseCriterion(
+        statistics,
+        LevelwiseStrategy(statistics),
+        reml=criterion.reml,
+        frequency=criterion.frequency,
+    )
+
+
+class LevelwiseCriterion(Criterion):
+    """The criterion for the search; its points hold sums, and no level's own."""
+
+    def at(self, theta: FloatArray) -> Point:
+        """Return the criterion at theta."""
+        return LevelwisePoint(self, np.array(theta, dtype=np.float64))
+
+
+class LevelwiseStrategy(SingleStrategy):
+    """One factor, of which nothing is kept for every level."""
+
+    def factorize(self, L: PerFactor) -> SingleFactored:
+        return _Factored(self, L[0])
+
+
+class _Factored(SingleFactored):
+    """V at one theta, made when asked for."""
+
+    def __init__(self, strategy: SingleStrategy, L: FloatArray) -> None:
+        self.S, self.counts, self.L = strategy.S, strategy.counts, L
+        self.Psi = L @ L.T
+
+    @cached_property
+    def IS(self) -> FloatArray:  # type: ignore[override]
+        return shrinkage(self.S, self.L)[0]
+
+    @cached_property
+    def logdet(self) -> float:  # type: ignore[override]
+        parts = _parts(len(self.S))
+        return float(
+            sum(self.counts[i] @ shrinkage(self.S[i], self.L)[1] for i in parts)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums over levels, with (x) the outer product.
+
+    Q, vv : (q, q); Fv : F (x) v (q, p, q); FF : F (x) F (q, p, q, p)
+    Q_Q, Q_vv, Q_FF : Q (x) Q, Q (x) vv', Q (x) FF' (q, q, q, q)
+    """
+
+    Q: FloatArray
+    vv: FloatArray
+    Fv: FloatArray
+    FF: FloatArray
+    Q_Q: FloatArray
+    Q_vv: FloatArray
+    Q_FF: FloatArray
+
+
+class LevelwisePoint(Point):
+    """The criterion at one theta, by sums over blocks of levels."""
+
+    @cached_property
+    def D(self) -> PerFactor:
+        """The derivative of the criterion by Psi (q, q)."""
+        sums = self._sums
+        D = sums.Q - sums.vv
+        return (D - np.einsum("iaja->ij", sums.FF) if self.criterion.reml else D,)
+
+    @cached_property
+    def forms(self) -> Forms:
+        """What the Hessian is made of, exact traces included."""
+        sums = self._sums
+        A = np.array([direction.A for direction in self.directions()])
+        traces = sandwich(A, sums.Q_Q)
+        if self.criterion.reml:
+            FAF = np.einsum("iajb,mij->mab", sums.FF, A).reshape(len(A), -1)
+            traces += FAF @ FAF.T - 2.0 * sandwich(A, sums.Q_FF)
+        return Forms(
+            vAv=A.reshape(len(A), -1) @ sums.vv.ravel(),
+            FAv=np.einsum("iaj,mij->ma", sums.Fv, A),
+            vAQAv=sandwich(A, sums.Q_vv),
+            traces=traces,
+        )
+
+    def effects(self, residual: FloatArray) -> PerFactor:
+        """Return Psi Z'V^-1 T r (G, q), from one column instead of p + 1."""
+        b = self.criterion.statistics.b[0] @ residual
+        (effects,) = self.state.project((b[:, :, None],))[1]
+        return (effects[:, :, 0],)
+
+    def explained(self) -> FloatArray:
+        """Return T'Z Psi Z'V^-1 T (p + 1, p + 1)."""
+        _, q, k = self.criterion.statistics.b[0].shape
+        gram = np.zeros((q * k, q * k))
+        for block in self._blocks():
+            ZVT = _times(block.IS, block.b)
+            gram += block.b.reshape(q * k, -1) @ ZVT.reshape(q * k, -1).T
+        Psi = self.L[0] @ self.L[0].T
+        return np.asarray(np.einsum("iajb,ij->ab", gram.reshape(q, k, q, k), Psi))
+
+    @cached_property
+    def _sums(self) -> _Sums:
+        root, weights = self.root, self.residual / np.sqrt(self.sigma2)
+        q, p = self.criterion.statistics.b[0].shape[1], len(self.beta)
+        shapes = [(q, q), (q, q), (q, p, q), (q, p, q, p), *[(q, q, q, q)] * 3]
+        total = [np.zeros(shape) for shape in shapes]
+        for block in self._blocks():
+            ZVT = _times(block.IS, block.b)
+            F = np.matmul(root.T, ZVT)
+            v = np.einsum("a,iag->ig", weights, ZVT)
+            Q = _symmetric(_times(block.IS, block.S))
+            for sums, of_block in zip(
+                total, _products(Q, F, v, block.counts), strict=True
+            ):
+                sums += of_block.reshape(sums.shape)
+        return _Sums(*total)
+
+    def _blocks(self) -> Iterator[_Block]:
+        """Yield the levels, some at a time."""
+        statistics = self.criterion.statistics
+        (S,), (b,) = statistics.s, statistics.b
+        for part in _parts(len(S)):
+            of_S = _levels_last(S[part])
+            IS = _levels_last(shrinkage(of_S.transpose(2, 0, 1), self.L[0])[0])
+            counts = statistics.multiplicity
+            here = None if counts is None else counts[part]
+            yield _Block(of_S, _levels_last(b[part]), IS, here)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some levels: S, IS (q, q, g), b (q, p + 1, g), how many each stands for."""
+
+    S: FloatArray
+    b: FloatArray
+    IS: FloatArray
+    counts: FloatArray | None
+
+
+def _parts(G: int) -> list[slice]:
+    starts = range(0, G, LEVELS_AT_ONCE)
+    return [slice(start, start + LEVELS_AT_ONCE) for start in starts]
+
+
+def _levels_last(A: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(A.transpose(1, 2, 0))
+
+
+def _times(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Return A_g B_g (q, k, g) for A (q, q, g) and B (q, k, g)."""
+    product: FloatArray = A[:, 0, None] * B[0]
+    for j in range(1, len(B)):
+        product += A[:, j, None] * B[j]
+    return product
+
+
+def _symmetric(A: FloatArray) -> FloatArray:
+    return 0.5 * (A + A.swapaxes(0, 1))
+
+
+def _products(
+    Q: FloatArray, F: FloatArray, v: FloatArray, counts: FloatArray | None
+) -> list[FloatArray]:
+    """Return what `_Sums` has, of some levels, flat.
+
+    Q (q, q, g), F (q, p, g), v (q, g); `counts` enter what has no data in it
+    """
+    q, p, g = F.shape
+    vv = (v[:, None] * v).reshape(q * q, g)
+    FF = np.einsum("iag,jag->ijg", F, F).reshape(q * q, g)
+    Q, F = Q.reshape(q * q, g), F.reshape(q * p, g)
+    counted = Q if counts is None else Q * counts
+    return [
+        counted.sum(axis=1),
+        vv.sum(axis=1),
+        F @ v.T,
+        F @ F.T,
+        counted @ Q.T,
+        Q @ vv.T,
+        Q @ FF.T,
+    ]
