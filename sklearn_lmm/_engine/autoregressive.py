@@ -136,6 +136,10 @@ class Autoregressive(Correlation):
         small.which = self.which[:0]
         return small
 
+    def near(self, u: FloatArray) -> sparse.csr_array | None:
+        rho = np.append(0.0, self.neighbours(u)[0])[self.which]
+        return Tridiagonal(np.ones(len(rho)), rho).sparse()
+
     def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
         inverse = self.at(u).inverse
         assert isinstance(inverse, Tridiagonal)

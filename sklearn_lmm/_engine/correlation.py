@@ -77,6 +77,17 @@ class Correlation(ABC):
     def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
         """Return C U for rows U (n, k)."""
 
+    def squared(self, u: FloatArray) -> tuple[Operator, float] | None:
+        """Return d(C^-1) C d(C^-1) and tr(C d(C^-1))^2, None if only blocks tell.
+
+        For a correlation with one parameter.
+        """
+        return None
+
+    def near(self, u: FloatArray) -> sparse.csr_array | None:
+        """Return the entries of C where C^-1 has any, None if that is everywhere."""
+        return None
+
     def operators(self) -> list[Operator] | None:
         """Return fixed matrices that C^-1 is a mixture of, None if there are none."""
         return None

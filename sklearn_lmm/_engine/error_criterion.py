@@ -28,6 +28,7 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.error_squares import ErrorSquares
 from sklearn_lmm._engine.error_traces import Traces, traces_of
 from sklearn_lmm._engine.errors import ErrorModel, Expansion
 from sklearn_lmm._engine.factor import Forms, PerFactor, level_product
@@ -84,6 +85,8 @@ class FittedErrors:
     delta : (m,), the last parameters, those of the standard deviations
     sigma : the residual standard deviation if it is known, None if estimated
     plain : the cross-products of the rows as they are
+    squares : what Kenward and Roger's method needs beside the model; None for a fit
+        by maximum likelihood, and where it would be too large
     """
 
     model: ErrorModel
@@ -94,6 +97,7 @@ class FittedErrors:
     delta: FloatArray
     sigma: float | None
     plain: CrossProducts
+    squares: ErrorSquares | None = None
 
     def criterion(self, kept: BoolArray, reml: bool) -> ErrorCriterion:
         """Return the criterion, at the optimum or very close to it."""
@@ -160,7 +164,7 @@ class ErrorPoint(Point):
             vAv=np.append(forms.vAv, -grams[:, p, p]),
             FAv=np.concatenate([forms.FAv.reshape(-1, p), -grams[:, :p, p]]),
             vAQAv=self._blocks(forms.vAQAv, *self._vAQAv()),
-            traces=self._with_errors(forms.traces) if self._exact.exact else None,
+            traces=self._with_errors(forms.traces) if self.traces_of_Z.exact else None,
         )
 
     @cached_property
@@ -176,7 +180,7 @@ class ErrorPoint(Point):
     @property
     def changes_of_effects(self) -> PerFactor:
         """db / d(theta, u) / sigma for a beta that is kept: C [dG_j e]_Z for u."""
-        of_errors = [_last(Cx) for _, Cx in self._projected]
+        of_errors = [_last(Cx) for _, Cx in self.projected]
         return tuple(
             np.concatenate([change, *(Cx[f] for Cx in of_errors)], axis=2)
             for f, change in enumerate(super().changes_of_effects)
@@ -195,7 +199,7 @@ class ErrorPoint(Point):
         curvature[:k, :k] = super()._structure_curvature()
         for i, row in enumerate(expansion.second):
             for j, d2G in enumerate(row[: i + 1]):
-                value = self._change(d2G, self._gram(*self._image(d2G)))
+                value = self._change(d2G, self.gram(d2G))
                 value += expansion.d2logdet[i, j]
                 curvature[k + i, k + j] = curvature[k + j, k + i] = value
         return curvature
@@ -228,40 +232,46 @@ class ErrorPoint(Point):
             gram = gram + level_product(E, image)
         return gram
 
+    def gram(self, dG: CrossProducts) -> FloatArray:
+        """Return [E e]'dG [E e] (p + 1, p + 1)."""
+        return self._gram(*self._image(dG))
+
     @cached_property
-    def _images(self) -> list[tuple[FloatArray, PerFactor]]:
+    def images(self) -> list[tuple[FloatArray, PerFactor]]:
+        """dG_j [E e] for every parameter, in the rows of T and in those of b."""
         return [self._image(dG) for dG in self.criterion.expansion.first]
 
     @cached_property
     def grams(self) -> list[FloatArray]:
         """[E e]'dG_j [E e] (p + 1, p + 1) for every parameter of the errors."""
-        return [self._gram(*image) for image in self._images]
+        return [self._gram(*image) for image in self.images]
 
     def _change(self, dG: CrossProducts, gram: FloatArray) -> float:
         """Return <C, dG_ZZ> + [REML] tr(E'dG E) + e'dG e."""
-        change = self._exact.inner(dG) + gram[-1, -1]
+        change = self.traces_of_Z.inner(dG) + gram[-1, -1]
         if self.criterion.reml:
             change += float(np.trace(gram[:-1, :-1]))
         return float(change)
 
     @cached_property
-    def _exact(self) -> Traces:
+    def traces_of_Z(self) -> Traces:
+        """Traces with C and dG_ZZ."""
         return traces_of(self.state, self.criterion.statistics)
 
     @cached_property
-    def _projected(self) -> list[tuple[PerFactor, PerFactor]]:
+    def projected(self) -> list[tuple[PerFactor, PerFactor]]:
         """Z'V^-1 x and C x for x = [dG_j (E e)]_Z."""
-        return [self.state.project(of_b) for _, of_b in self._images]
+        return [self.state.project(of_b) for _, of_b in self.images]
 
     def _vAQAv(self) -> tuple[FloatArray, FloatArray]:
         """Return the blocks (theta, u) and (u, u) of v'AQA v."""
         Av = self.changes_of_v
         mixed = [
-            -_inner(Av, tuple(x[:, :, -1:] for x in ZVx)) for ZVx, _ in self._projected
+            -_inner(Av, tuple(x[:, :, -1:] for x in ZVx)) for ZVx, _ in self.projected
         ]
         own = [
-            [-_inner(_last(x), _last(Cy))[0] for _, Cy in self._projected]
-            for _, x in self._images
+            [-_inner(_last(x), _last(Cy))[0] for _, Cy in self.projected]
+            for _, x in self.images
         ]
         return _columns(mixed, self.criterion.n_parameters), _square(own)
 
@@ -275,8 +285,8 @@ class ErrorPoint(Point):
         if of_theta is None:
             return None
         first = self.criterion.expansion.first
-        mixed = -self._exact.mixed(self.directions(), first)
-        own = self._exact.pairs(first)
+        mixed = -self.traces_of_Z.mixed(self.directions(), first)
+        own = self.traces_of_Z.pairs(first)
         if self.criterion.reml:
             mixed = mixed + self._mixed_by_beta()
             own = own + self._own_by_beta()
@@ -289,7 +299,7 @@ class ErrorPoint(Point):
             F = self.F[direction.factor]
             AF = direction.A @ F
             FAF = level_product(F, AF)
-            for j, (ZVx, _) in enumerate(self._projected):
+            for j, (ZVx, _) in enumerate(self.projected):
                 x = ZVx[direction.factor][:, :, :p]
                 mixed[m, j] = 2.0 * np.vdot(AF, x) - np.vdot(FAF, self.grams[j][:p, :p])
         return mixed
@@ -299,9 +309,9 @@ class ErrorPoint(Point):
         own = [
             [
                 np.vdot(gram[:p, :p], other[:p, :p]) + 2.0 * _product(x, Cy, p)
-                for other, (_, Cy) in zip(self.grams, self._projected, strict=True)
+                for other, (_, Cy) in zip(self.grams, self.projected, strict=True)
             ]
-            for gram, (_, x) in zip(self.grams, self._images, strict=True)
+            for gram, (_, x) in zip(self.grams, self.images, strict=True)
         ]
         return _square(own)
 

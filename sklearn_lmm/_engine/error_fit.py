@@ -11,9 +11,11 @@ from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Block, Design, Factor, Standardization
 from sklearn_lmm._engine.error_criterion import (
     ErrorCriterion,
+    ErrorPoint,
     FittedErrors,
     standardized_variance,
 )
+from sklearn_lmm._engine.error_squares import ErrorSquares, error_squares
 from sklearn_lmm._engine.errors import ErrorModel, Errors, LocalErrors, RowErrors
 from sklearn_lmm._engine.fit import (
     explained_by_columns,
@@ -63,6 +65,8 @@ def fit_with_errors(
     fitted = _fitted(optimum, errors, everything, plain)
     theta = _as_entered(optimum.point, errors, fitted.delta, everything)
     optimum = replace(optimum, point=fitted.criterion(kept, reml).at(theta))
+    squares = _squares(optimum.point, fitted, everything, errors, design)
+    fitted = replace(fitted, squares=squares)
     value = fitted.model.at(fitted.u).value
     result = result_of(optimum, value, kept, unidentified, solver, weights)
     sigma = result.sigma if errors.sigma is None else errors.sigma
@@ -110,6 +114,22 @@ def _fitted(
         sigma=errors.sigma,
         plain=plain,
     )
+
+
+def _squares(
+    point: Point,
+    fitted: FittedErrors,
+    model: RowErrors | SummedErrors,
+    errors: Errors,
+    design: Design,
+) -> ErrorSquares | None:
+    """Return what Kenward and Roger's method needs of the rows, if it can be had."""
+    assert isinstance(point, ErrorPoint)
+    if not point.criterion.reml or not point.traces_of_Z.exact:
+        return None
+    if isinstance(model, SummedErrors):
+        model = row_errors(errors, design, fitted.plain)
+    return error_squares(model, fitted.model.at(fitted.u))
 
 
 def reordered(design: Design, order: IntArray) -> Design:

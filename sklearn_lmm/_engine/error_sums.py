@@ -30,17 +30,17 @@ class Omega:
         self.k = len(precision.first)
 
     def inverse(self, U: Any) -> Any:
-        return _times(self.precision.inverse, U)
+        return times(self.precision.inverse, U)
 
     def first(self, i: int) -> Operation:
         if i < self.k:
-            return lambda U: _times(self.precision.first[i], U)
+            return lambda U: times(self.precision.first[i], U)
         return self._with_slope(self.inverse, i)
 
     def second(self, i: int, j: int) -> Operation:
         """Return the derivative by parameters i >= j."""
         if i < self.k:
-            return lambda U: _times(self.precision.second[i][j], U)
+            return lambda U: times(self.precision.second[i][j], U)
         return self._with_slope(self.first(j), i)
 
     def _with_slope(self, operator: Operation, i: int) -> Operation:
@@ -53,7 +53,8 @@ class Omega:
         return product
 
 
-def _times(operator: Any, U: Any) -> Any:
+def times(operator: Any, U: Any) -> Any:
+    """Return the product of an operator and rows, dense or sparse."""
     return operator.sparse() @ U if sparse.issparse(U) else operator @ U
 
 

@@ -109,6 +109,15 @@ class EqualCorrelation(Correlation):
             ),
         )
 
+    def squared(self, u: FloatArray) -> tuple[Operator, float] | None:
+        ones = np.ones(len(self.sizes))
+        a, b, _ = self._coefficients(u, self.sizes - 1.0, ones)
+        within, between = a[1] / a[0], b[1] / b[0]
+        square = WithinAndBetween(
+            self.starts, self.sizes, float(within * a[1]), between * b[1]
+        )
+        return square, float(np.sum((self.sizes - 1.0) * within**2 + between**2))
+
     def operators(self) -> list[Operator] | None:
         """Return I - J/m in all groups, and J/m in the groups of every size m."""
         sizes = np.unique(self.sizes)

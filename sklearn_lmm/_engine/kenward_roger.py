@@ -16,7 +16,9 @@ Z A_r Z' and I do).  With F = Z'V^-1 X and Q = Z'V^-1 Z,
 
 (Kenward and Roger 1997, Biometrics 53: 983-997).  Structures that are not
 linear in Psi are taken in their own parameters theta, with
-R_rs = F'(d2 Psi / dr ds) F, and F'(d Psi / dr) F between theta and V.
+R_rs = F'(d2 Psi / dr ds) F, and F'(d Psi / dr) F between theta and V.  Errors with
+a residual structure have parameters too (`kenward_roger_errors`), which stand
+between those of the random effects and V; there is no V where sigma is known.
 """
 
 from __future__ import annotations
@@ -27,8 +29,11 @@ from itertools import product
 import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
+from sklearn_lmm._engine.error_criterion import ErrorPoint
+from sklearn_lmm._engine.error_squares import ErrorSquares
 from sklearn_lmm._engine.factor import Direction
 from sklearn_lmm._engine.information import split_inverse
+from sklearn_lmm._engine.kenward_roger_errors import ErrorMatrices
 from sklearn_lmm._engine.linalg import symmetrize
 from sklearn_lmm._engine.traces import (
     fixed_part_changes,
@@ -53,18 +58,23 @@ class KenwardRoger:
     Contrasts l (p,) are whitened: of R_X beta / sigma, whose covariance is I
     before the adjustment.
 
+    squares : what else is needed of errors with a residual structure
+
     adjusted : (p, p), the adjusted covariance of R_X betahat / sigma
+
+    Raises
+    ------
+    ValueError
+        If traces are needed that the fit does not know.
     """
 
-    def __init__(self, point: Point) -> None:
-        if len(point.theta) > point.criterion.n_parameters or point.criterion.sigma2:
-            raise ValueError(
-                "Kenward and Roger's method is not available for errors with a "
-                "residual structure or a known sigma: use Satterthwaite's."
-            )
+    def __init__(self, point: Point, squares: ErrorSquares | None = None) -> None:
         parameters = _parameters(point)
-        P, Q = _fixed_part(point, parameters.directions)
-        T = _traces(point, parameters.directions)
+        errors = _of_errors(point, squares)
+        P, Q = _fixed_part(point, parameters.directions, errors)
+        T = _traces(point, parameters.directions, errors)
+        if point.criterion.sigma2 is not None:
+            P, Q, T = P[:-1], Q[:-1, :-1], T[:-1, :-1]
         information = (
             T - 2.0 * np.einsum("rsii->rs", Q) + np.einsum("rij,sji->rs", P, P)
         )
@@ -72,7 +82,7 @@ class KenwardRoger:
         W = 2.0 * inverse
         Lambda = np.tensordot(W, Q, 2)
         Lambda -= np.einsum("rs,rij,sjk->ik", W, P, P, optimize=True)
-        Lambda -= 0.25 * _curvature(point, parameters, P, W)
+        Lambda -= 0.25 * _curvature(point, parameters, errors, P, W)
         self.adjusted = np.eye(len(Lambda)) + 2.0 * symmetrize(Lambda)
         self._P, self._W = P, W
 
@@ -104,6 +114,20 @@ class KenwardRoger:
     def _unknown(self, p: FloatArray) -> bool:
         along = np.tensordot(self._flat, p, (0, 0))
         return bool((np.abs(along) > SENSITIVE).any())
+
+
+def _of_errors(point: Point, squares: ErrorSquares | None) -> ErrorMatrices | None:
+    """Return the matrices of the errors' parameters, if there are any."""
+    if not isinstance(point, ErrorPoint) or not point.grams:
+        return None
+    if squares is None:
+        raise ValueError(
+            "Kenward and Roger's degrees of freedom need traces that this fit does not "
+            "know: its residual structure goes with too many random effects of several "
+            "grouping factors, or with too large groups of correlated rows. Choose "
+            "Satterthwaite's."
+        )
+    return ErrorMatrices(point, squares)
 
 
 def _matched(A1: float, A2: float, q: int) -> tuple[float, float]:
@@ -186,23 +210,32 @@ def _d2Psi(point: Point, k: int) -> FloatArray:
 
 
 def _fixed_part(
-    point: Point, directions: list[Direction]
+    point: Point, directions: list[Direction], errors: ErrorMatrices | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return P_r (m + 1, p, p) and Q_rs (m + 1, m + 1, p, p), V last."""
+    """Return P_r (m + k + 1, p, p) and Q_rs (m + k + 1, m + k + 1, p, p), V last."""
     statistics = point.criterion.statistics
     m, p = len(directions), statistics.p
-    P, Q = np.empty((m + 1, p, p)), np.empty((m + 1, m + 1, p, p))
+    k = 0 if errors is None else len(errors.P)
+    P, Q = np.empty((m + k + 1, p, p)), np.empty((m + k + 1, m + k + 1, p, p))
     P[:m] = -fixed_part_changes(point.F, directions).reshape(m, p, p)
-    P[m] = -np.eye(p)
+    P[-1] = -np.eye(p)
     Q[:m, :m] = fixed_part_curvature(point.state, statistics, point.F, directions)
-    Q[m, :] = Q[:, m] = -P
+    if errors is not None:
+        P[m:-1] = errors.P
+        mixed = errors.Q_mixed(directions)
+        Q[:m, m:-1] = mixed
+        Q[m:-1, :m] = mixed.transpose(1, 0, 3, 2)
+        Q[m:-1, m:-1] = errors.Q
+    Q[-1, :] = Q[:, -1] = -P
     return P, Q
 
 
-def _traces(point: Point, directions: list[Direction]) -> FloatArray:
-    """Return T_rs (m + 1, m + 1), V last."""
-    m = len(directions)
-    T = np.empty((m + 1, m + 1))
+def _traces(
+    point: Point, directions: list[Direction], errors: ErrorMatrices | None
+) -> FloatArray:
+    """Return T_rs (m + k + 1, m + k + 1), V last."""
+    m, k = len(directions), 0 if errors is None else len(errors.P)
+    T = np.empty((m + k + 1, m + k + 1))
     products = trace_products(point.state, directions)
     if products is None:
         raise ValueError(
@@ -211,20 +244,34 @@ def _traces(point: Point, directions: list[Direction]) -> FloatArray:
         )
     T[:m, :m] = products
     sums = point.state.block_sums()
-    T[m, :m] = T[:m, m] = [np.sum(sums[d.factor] * d.A) for d in directions]
-    T[m, m] = point.criterion.n_obs
+    T[-1, :m] = T[:m, -1] = [np.sum(sums[d.factor] * d.A) for d in directions]
+    if errors is not None:
+        mixed = errors.T_mixed(directions)
+        T[:m, m:-1], T[m:-1, :m] = mixed, mixed.T
+        T[m:-1, m:-1] = errors.T
+        T[-1, m:-1] = T[m:-1, -1] = errors.T_V
+    T[-1, -1] = point.criterion.n_obs
     return T
 
 
 def _curvature(
-    point: Point, parameters: _Parameters, P: FloatArray, W: FloatArray
+    point: Point,
+    parameters: _Parameters,
+    errors: ErrorMatrices | None,
+    P: FloatArray,
+    W: FloatArray,
 ) -> FloatArray:
     """Return sum W_rs R_rs (p, p)."""
-    total: FloatArray = np.zeros_like(P[0])
+    by_V = W[:, -1] if point.criterion.sigma2 is None else np.zeros(len(W))
+    total: FloatArray = np.zeros((point.criterion.statistics.p,) * 2)
     for r, s, direction in parameters.second:
         total += W[r, s] * fixed_part_changes(point.F, [direction])[0]
     for r in parameters.curved:
-        total -= 2.0 * W[r, -1] * P[r]
+        total -= 2.0 * by_V[r] * P[r]
+    if errors is not None:
+        m = len(parameters.directions)
+        own = slice(m, m + len(errors.P))
+        total += errors.curvature(W[own, own], by_V[own])
     return total
 
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._engine.criterion import Point
+from sklearn_lmm._engine.error_squares import ErrorSquares
 from sklearn_lmm._engine.kenward_roger import KenwardRoger
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.satterthwaite import Satterthwaite
@@ -79,7 +80,8 @@ class FixedPart:
 
     @cached_property
     def _kenward_roger(self) -> KenwardRoger:
-        return KenwardRoger(self._point())
+        squares = self._squares()
+        return KenwardRoger(self._point(), squares)
 
     def covariance(self, method: str) -> FloatArray:
         """Return Cov(betahat), adjusted by Kenward and Roger if that is the method."""
@@ -145,6 +147,13 @@ class FixedPart:
                 "them values that contradict each other."
             )
         return U[:, kept].T @ L, U[:, kept].T @ rhs
+
+    def _squares(self) -> ErrorSquares | None:
+        fit = self._fit()
+        assert fit is not None
+        if fit.errors is None or fit.errors.squares is None:
+            return None
+        return fit.errors.squares.select(fit.kept)
 
     def _point(self) -> Point:
         fit = self._fit()
