@@ -301,8 +301,6 @@ def test_what_takes_errors_for_independent_says_so():
         diagnostics.leverage(model, X, Y)
     with pytest.raises(ValueError, match="takes errors for independent"):
         intervals.profile(model)
-    with pytest.raises(ValueError, match="use Satterthwaite's"):
-        inference.coefficient_table(model, df="kenward-roger")
     with pytest.raises(ValueError, match="takes errors for independent and equal"):
         inference.ranova(model)
     with pytest.raises(ValueError, match="takes errors for independent and equal"):
