@@ -46,8 +46,10 @@ def regular_fit(name, reml):
     raise LookupError(name)
 
 
-@pytest.mark.parametrize("reml", [False, True])
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize(
+    ("name", "reml"),
+    [(name, True) for name in DESIGNS] + [("weighted", False), ("none", False)],
+)
 def test_traces_are_derivatives_of_fitted_values(name, reml):
     design, result = regular_fit(name, reml)
     point = result.model().at(result.theta_standardized)

@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
 
+# Boosted models, by the dozen.
+SLOW = {"plot_encoder", "plot_pipeline"}
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FINDINGS = {
     "lme4_phrasebook": [
@@ -108,7 +110,13 @@ def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(FINDINGS)
 
 
-@pytest.mark.parametrize("name", FINDINGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in FINDINGS
+    ],
+)
 def test_findings_and_figures(name, monkeypatch, capsys):
     saved = []
     # Drawing takes longer than all the rest, and finds nothing.
