@@ -27,9 +27,8 @@ import pandas as pd
 
 import sklearn_lmm
 from sklearn_lmm import MixedEffectsRegressor
-from sklearn_lmm._engine.information import parameter_covariance
 from sklearn_lmm.inference import coefficient_table
-from sklearn_lmm.intervals import confidence_intervals
+from sklearn_lmm.intervals import confidence_intervals, variance_parameters
 from sklearn_lmm.residuals import AR1
 
 RESULTS = Path(__file__).parent / "results" / "residuals.md"
@@ -96,13 +95,11 @@ def draw_slopes(rng: np.random.Generator, crossed: bool) -> tuple:
 
 def phi_interval(model: MixedEffectsRegressor) -> dict[str, float]:
     """Return phi with its interval: by the standard error of atanh(phi)."""
-    fit = model.fit_
-    point = fit.model().at(fit.theta_standardized)
-    covariance, _ = parameter_covariance(point)
-    (u,) = fit.errors.u
-    half = NORMAL * np.sqrt(covariance[-1, -1])
+    phi = variance_parameters(model).loc["phi"]
+    u = np.arctanh(phi["estimate"])
+    half = NORMAL * phi["std_error"] / (1.0 - phi["estimate"] ** 2)
     ends = {"lower": np.tanh(u - half), "upper": np.tanh(u + half)}
-    return {"estimate": np.tanh(u)} | ends
+    return {"estimate": phi["estimate"]} | ends
 
 
 def intervals_of(model: MixedEffectsRegressor) -> pd.DataFrame:
@@ -220,9 +217,9 @@ covering. On the boundary are {singular}.
 
 ## Type I error
 
-Per cent of {m} data sets (a half of that with items) in which p < 0.05 for effects that
-are 0, by Satterthwaite's t; Monte-Carlo standard error {error_of_rates:.1f}. Intercepts
-of series have standard deviation 0.5, those of items 0.7.
+Per cent of {m} data sets (a half of that with items) in which p < 0.05 for effects
+that are 0, by Satterthwaite's t; Monte-Carlo standard error {error_of_rates:.1f}.
+Intercepts of series have standard deviation 0.5, those of items 0.7.
 
 {rejections}
 """
