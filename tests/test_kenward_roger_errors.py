@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from problems import Effects, make_design, stencil, wide_columns
+from scipy import stats
 from test_errors import (
     CORRELATIONS,
     OCCASIONS,
@@ -30,7 +31,7 @@ from sklearn_lmm._engine.error_fit import reordered
 from sklearn_lmm._engine.error_squares import error_squares
 from sklearn_lmm._engine.kenward_roger import KenwardRoger
 from sklearn_lmm.inference import coefficient_table, contrast
-from sklearn_lmm.residuals import AR1, ARMA, EqualCorrelation
+from sklearn_lmm.residuals import AR1, ARMA, EqualCorrelation, UnstructuredErrors
 
 
 def intercepts(rng):
@@ -282,6 +283,33 @@ def test_equal_correlations_are_a_random_intercept(sizes):
     assert_allclose(found, expected, rtol=1e-5)
     if balanced:
         assert_allclose(found["df"]["between"], 7.0, rtol=1e-5)
+
+
+def test_unstructured_errors_of_complete_data_are_tested_exactly():
+    """Two groups: t tests with n - 2 degrees of freedom, and Hotelling's T^2."""
+    rng = np.random.default_rng(32)
+    n, K = 15, 3
+    Y = rng.normal(size=(n, K)) @ rng.normal(size=(K, K))
+    treated = np.arange(n) % 2
+    cells = np.repeat(treated, K)[:, None] * np.tile(np.eye(K), (n, 1))
+    X = pd.DataFrame(cells, columns=["a", "b", "c"])
+    X[["time_b", "time_c"]] = np.tile(np.eye(K)[:, 1:], (n, 1))
+    fixed = list(X)
+    X["subject"], X["time"] = np.repeat(np.arange(n), K), np.tile(np.arange(K), n)
+    est = MixedEffectsRegressor(
+        [], fixed=fixed, residual=UnstructuredErrors("time", "subject")
+    ).fit(X, Y.ravel())
+    parts = [Y[treated == k] for k in (0, 1)]
+    table = coefficient_table(est, df="kenward-roger").loc[["a", "b", "c"]]
+    assert_allclose(table["df"], n - 2, rtol=1e-6)
+    assert_allclose(table["statistic"], stats.ttest_ind(*parts[::-1])[0], rtol=1e-5)
+    difference = parts[1].mean(axis=0) - parts[0].mean(axis=0)
+    squares = sum((len(part) - 1) * np.cov(part.T) for part in parts)
+    harmonic = len(parts[0]) * len(parts[1]) / n
+    F = harmonic * difference @ np.linalg.solve(squares, difference) * (n - K - 1) / K
+    test = contrast(est, ["a", "b", "c"], df="kenward-roger").iloc[0]
+    assert_allclose(test[["num_df", "den_df"]], [K, n - K - 1], rtol=1e-6)
+    assert_allclose(test["statistic"], F, rtol=1e-5)
 
 
 def test_fitted_models_have_them_without_the_rows():

@@ -4,9 +4,10 @@ With dR_i the derivatives of R by the errors' parameters u, and Omega_i those of
 R^-1 between D^-1 (`error_sums`),
 
     T'R^-1 dR_i R^-1 dR_j R^-1 T = U'Omega_i C Omega_j U,  U = D^-1 T,
-    tr(R^-1 dR_i R^-1 dR_j)      = d2 log|R| + tr(C Omega_ij),
+    tr(R^-1 dR_i R^-1 dR_j)      = tr(Omega_i C Omega_j C)
+                                 = d2 log|R| + tr(C Omega_ij),
 
-the last with second derivatives.  Where R is diagonal, the first is the second
+with second derivatives Omega_ij.  Where R is diagonal, the first is the second
 derivative of T'R^-1 T.  All of them need the rows, and are made where a fit ends.
 """
 
@@ -26,7 +27,7 @@ from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.error_sums import Omega, Operation, Sums, times
 from sklearn_lmm._engine.errors import Errors, Expansion, RowErrors
 from sklearn_lmm._engine.exchangeable import EqualCorrelation
-from sklearn_lmm._types import BoolArray, FloatArray
+from sklearn_lmm._types import BoolArray, FloatArray, IntArray
 
 MOST_ENTRIES = 5e6
 """Entries of C, at most, that are written out."""
@@ -74,14 +75,11 @@ def error_squares(model: RowErrors, expansion: Expansion) -> ErrorSquares | None
     if not within.fits(sums):
         return None
     free = errors.free
-    curved = _symmetric(
-        len(free), lambda i, j: within.trace(within.omega.second(free[i], free[j]))
-    )
     return ErrorSquares(
         products=_symmetric(
             len(free), lambda i, j: sums.of(within.squared(free[i], free[j]))
         ),
-        traces=expansion.d2logdet + np.array(curved).reshape(expansion.d2logdet.shape),
+        traces=within.traces(free, expansion.d2logdet),
         bend=bend,
     )
 
@@ -98,7 +96,7 @@ class Within:
     def fits(self, sums: Sums) -> bool:
         """Say whether C is small enough, if it has to be written out."""
         needed = self.correlation.near(self.u) is None or not all(sums.narrow)
-        return not needed or np.sum(self.sizes.astype(float) ** 2) <= MOST_ENTRIES
+        return not needed or self.sizes.sum() * self.sizes.max() <= MOST_ENTRIES
 
     def squared(self, i: int, j: int) -> Operation:
         """Return half of Omega_i C Omega_j + Omega_j C Omega_i."""
@@ -109,12 +107,24 @@ class Within:
             0.5 * (first(self._times(second(U))) + second(self._times(first(U))))
         )
 
-    def trace(self, operation: Operation) -> float:
-        """Return tr(C Omega) for an Omega with the zeros of C^-1."""
-        near = self.correlation.near(self.u)
-        C = self.matrix if near is None else near
-        Omega = operation(sparse.eye_array(C.shape[0], format="csr"))
-        return float(C.multiply(Omega).sum())
+    def traces(self, free: IntArray, d2logdet: FloatArray) -> FloatArray:
+        """Return tr(R^-1 dR_i R^-1 dR_j) (m, m) = tr(Omega_i C Omega_j C).
+
+        From the second derivatives where these, and C there, have few entries.
+        """
+        m = len(free)
+        near: Any = self.correlation.near(self.u)
+        if near is None:
+            B = [self.omega.first(i)(self.matrix) for i in free]
+            turned = [b.T.tocsr() for b in B]
+            traces = _symmetric(m, lambda i, j: B[i].multiply(turned[j]).sum())
+            return np.array(traces).reshape(m, m)
+        unit = sparse.eye_array(near.shape[0], format="csr")
+
+        def curved(i: int, j: int) -> float:
+            return float(near.multiply(self.omega.second(free[i], free[j])(unit)).sum())
+
+        return np.asarray(d2logdet + np.array(_symmetric(m, curved)).reshape(m, m))
 
     @cached_property
     def matrix(self) -> sparse.csr_array:
