@@ -163,8 +163,8 @@ def learn_errors(
 
 def place_rows(
     structure: ResidualStructure, columns: Columns, codes: Sequence[IntArray], n: int
-) -> tuple[Correlation, IntArray, IntArray]:
-    """Return the correlation of n rows, their order and where groups start.
+) -> tuple[Correlation, list[str], IntArray, IntArray]:
+    """Return the correlation of n rows with its parameters' names, order and starts.
 
     Raises
     ------
@@ -174,7 +174,8 @@ def place_rows(
     correlations = [p for p in structure.parts if isinstance(p, CorrelationStructure)]
     part = correlations[0] if correlations else None
     order, starts, places, labels = _places(part, columns, codes, n)
-    return build_correlation(part, starts, places, labels)[0], order, starts
+    correlation, _ = build_correlation(part, starts, places, labels)
+    return correlation, parameter_names(part, labels), order, starts
 
 
 def _sigma(structure: ResidualStructure) -> float | None:

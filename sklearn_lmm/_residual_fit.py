@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sklearn_lmm._columns import Table, read_table, read_weights
+from sklearn_lmm._columns import Table, listed, read_table, read_weights
 from sklearn_lmm._engine.correlation import Correlation, Independent
 from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.error_criterion import ErrorSizes
@@ -180,12 +180,14 @@ def correlation_of_all(
     if codes is None:
         known = layout.read(estimator, X, groups, True, False).codes
         codes = [_distinct(c) for c in known]
-    correlation, order, starts = place_rows(structure, columns, codes, n)
+    correlation, names, order, starts = place_rows(structure, columns, codes, n)
     values = fit.errors.values[: len(fit.errors.values) - len(fit.errors.delta)]
-    if correlation.size != len(values):
+    fitted = list(estimator._errors.names[: len(values)])
+    if names != fitted:
         raise ValueError(
-            f"{structure!r} has {len(values)} parameters for the occasions of the fit; "
-            "these rows have others."
+            f"{structure!r} was fitted with {listed(fitted, quote=False)}; these rows "
+            f"would need {listed(names, quote=False)}. A correlation of occasions is "
+            "known for those of the fit, and takes all of them."
         )
     return correlation, correlation.unconstrained(values), order, starts
 

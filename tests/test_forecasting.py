@@ -9,7 +9,13 @@ from scipy import stats
 from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm.datasets import load_ovary
 from sklearn_lmm.forecasting import forecast
-from sklearn_lmm.residuals import AR1, EqualCorrelation, Exponential, PowerVariance
+from sklearn_lmm.residuals import (
+    AR1,
+    EqualCorrelation,
+    Exponential,
+    PowerVariance,
+    UnstructuredErrors,
+)
 
 
 def series(seed=0, n_series=12, length=12, n_items=4):
@@ -256,3 +262,23 @@ def test_what_is_refused():
         forecast(model, new[columns].to_numpy(), past[columns], past["y"])
     with pytest.raises(ValueError, match="coverage=1"):
         forecast(model, new[columns], past[columns], past["y"], coverage=1)
+
+
+def test_occasions_are_those_of_the_fit():
+    rng = np.random.default_rng(0)
+    visits = pd.DataFrame(
+        {"who": np.repeat(np.arange(30), 3), "visit": np.tile(["a", "b", "c"], 30)}
+    )
+    visits["x"] = rng.normal(size=90)
+    y = visits["x"] + rng.normal(size=90) + rng.normal(size=30)[visits["who"]]
+    structure = UnstructuredErrors("visit", "who", variances=False)
+    past = visits.index % 3 < 2
+    model = MixedEffectsRegressor([], fixed=["x"], residual=structure)
+    model.fit(visits[past], y[past])
+    with pytest.raises(ValueError, match=r"fitted with correlation\[a, b\]; these"):
+        forecast(model, visits[~past], visits[past], y[past])
+    model.fit(visits[:-1], y[:-1])
+    result = forecast(model, visits[-1:], visits[:-1], y[:-1])
+    plain, std = model.predict(visits[-1:], return_std=True)
+    assert result["std"].item() < std.item()
+    assert result["prediction"].item() != pytest.approx(plain.item())
