@@ -256,11 +256,12 @@ def _check_known(column: pd.Series[Any], name: str, levels: list[Any]) -> None:
     new = [level for level in present if level not in levels]
     if new:
         raise ValueError(
-            f"{name!r} has {len(new)} categories that the fit has not seen: "
+            f"{name!r} has categories that the fit has not seen: "
             f"{listed(list(map(repr, new)), quote=False)}; known are "
             f"{listed(list(map(repr, levels)), quote=False)}. There is no fixed "
             "effect of a new category: leave such rows out, or let the intercept "
-            f"vary by it, as in (1 | {name})."
+            f"vary by it, as in (1 | {name}). (Of rows that are fitted in batches the "
+            "first need every category.)"
         )
 
 

@@ -93,11 +93,15 @@ def fit(
     [253.7, 273.3]
     """
     _import_dask()
-    for name in ("formula", "residual"):
+    remedies = {
+        "formula": "name the columns in random, fixed and offset",
+        "residual": "leave it out",
+    }
+    for name, remedy in remedies.items():
         if getattr(estimator, name, None) is not None:
             raise ValueError(
-                f"sklearn_lmm.dask does not fit models with {name}=; name the columns "
-                "in random, fixed and offset, or use MixedEffectsRegressor.fit."
+                f"sklearn_lmm.dask does not fit models with {name}=: {remedy}, or use "
+                "MixedEffectsRegressor.fit."
             )
     estimator._validate_params()
     collections = _matching(X, y=y, groups=groups, sample_weight=sample_weight)

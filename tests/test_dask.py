@@ -16,6 +16,7 @@ from test_updating import RANDOMS, WEIGHTS, assert_same
 from sklearn_lmm import MixedEffectsRegressor, dask
 from sklearn_lmm._engine.cross_products import in_units, units_of
 from sklearn_lmm.datasets import make_mixed_regression
+from sklearn_lmm.residuals import AR1
 
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
@@ -211,6 +212,8 @@ def test_other_data_are_refused():
         fitted("school", numeric, rows["y"], sample_weight=rows["weight"] * 0)
     with pytest.raises(ValueError, match="does not fit models with formula="):
         dask.fit(MixedEffectsRegressor(formula="y ~ x + (1 | school)"), numeric, None)
+    with pytest.raises(ValueError, match="models with residual=: leave it out"):
+        dask.fit(MixedEffectsRegressor([], residual=AR1("x")), numeric, None)
     with pytest.raises(ValueError, match="not fitted"):
         dask.predict(MixedEffectsRegressor("school"), numeric)
 

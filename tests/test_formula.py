@@ -430,3 +430,11 @@ def test_labels_are_asked_for_where_a_bar_says_so():
 
     assert requested("Days + (1 | groups)")
     assert not requested(FORMULA)
+
+
+def test_categories_of_later_batches():
+    data = frame("cake").astype({"recipe": str})
+    model = MixedEffectsRegressor(formula="angle ~ recipe + (1 | replicate)")
+    first = data["recipe"] == "A"
+    with pytest.raises(ValueError, match="first need every category"):
+        model.fit_batches([(data[first], None), (data[~first], None)])

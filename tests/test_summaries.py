@@ -297,3 +297,11 @@ def test_monte_carlo_errors_are_said():
         model = lmer(formula, data, solver="stochastic", random_state=0)
     text = " ".join(str(model.summary()).split())
     assert "random vectors: theta has a Monte-Carlo error of at most" in text
+
+
+def test_tidy_has_the_parameters_of_a_residual_structure():
+    model = sleep("Reaction ~ Days + (1 | Subject)", residual=AR1("Days"))
+    table = tidy(model, "ran_pars", conf_int=True).set_index("term")
+    assert table.index.to_list() == ["sd__(Intercept)", "sd__Observation", "phi"]
+    assert table.loc["phi", "estimate"] == model.residual_parameters_["phi"]
+    assert (table["conf.low"] < table["estimate"])[:2].all()

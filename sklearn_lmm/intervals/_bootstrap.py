@@ -63,6 +63,8 @@ class Bootstrap:
     >>> result = bootstrap(model, X, y, n_resamples=20, random_state=0)
     >>> result.replicates.shape, result.n_singular, result.n_unconverged
     ((20, 4), 0, 0)
+    >>> result
+    <Bootstrap: parametric, 20 replicates of 4 parameters, 0 singular>
     """
 
     replicates: pd.DataFrame
@@ -71,6 +73,14 @@ class Bootstrap:
     statistics: pd.DataFrame | None
     kind: str
     parameters: tuple[Parameter, ...] = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Return kind and size, not the tables."""
+        n, p = self.replicates.shape
+        return (
+            f"<Bootstrap: {self.kind}, {n} replicates of {p} parameters, "
+            f"{self.n_singular} singular>"
+        )
 
     @property
     def n_singular(self) -> int:

@@ -101,6 +101,8 @@ class Profile:
     >>> traced = profile(model, "sd((Intercept) | Subject)")
     >>> len(traced.frame), traced.reasons.to_list()
     (12, [''])
+    >>> traced
+    <Profile: 'sd((Intercept) | Subject)'; coverage 0.99>
     """
 
     frame: pd.DataFrame
@@ -108,6 +110,11 @@ class Profile:
     reasons: pd.Series[str]
     coverage: float
     curves: tuple[Curve, ...] = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Return parameters and coverage, not the tables."""
+        names = ", ".join(map(repr, self.estimates.index))
+        return f"<Profile: {names}; coverage {self.coverage:g}>"
 
     def intervals(self, coverage: float | None = None) -> pd.DataFrame:
         """Return profile-likelihood intervals.

@@ -133,9 +133,9 @@ def _variances(est: Any, limits: tuple[float, str] | None) -> pd.DataFrame:
     table = variance_parameters(est)
     pairs = zip(table["parameter"], table["coefficient"], strict=True)
     names = [
-        "sd__Observation" if kind == "sigma" else f"{kind}__{name.replace(', ', '.')}"
-        for kind, name in pairs
+        f"{kind}__{name.replace(', ', '.')}" if name else kind for kind, name in pairs
     ]
+    names = ["sd__Observation" if name == "sigma" else name for name in names]
     found = pd.DataFrame(
         {
             "effect": "ran_pars",
@@ -151,7 +151,8 @@ def _variances(est: Any, limits: tuple[float, str] | None) -> pd.DataFrame:
     intervals = confidence_intervals(
         est, method=method, coverage=level, parameters="variance"
     )
-    return _with_limits(found, intervals)
+    # A parameter of a residual structure has a standard error and no interval.
+    return _with_limits(found, intervals.reindex(table.index))
 
 
 def _profile(est: Any, parameters: str, level: float) -> pd.DataFrame:
