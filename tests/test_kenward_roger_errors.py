@@ -31,7 +31,13 @@ from sklearn_lmm._engine.error_fit import reordered
 from sklearn_lmm._engine.error_squares import error_squares
 from sklearn_lmm._engine.kenward_roger import KenwardRoger
 from sklearn_lmm.inference import coefficient_table, contrast
-from sklearn_lmm.residuals import AR1, ARMA, EqualCorrelation, UnstructuredErrors
+from sklearn_lmm.residuals import (
+    AR1,
+    ARMA,
+    ContinuousAR1,
+    EqualCorrelation,
+    UnstructuredErrors,
+)
 
 
 def intercepts(rng):
@@ -177,8 +183,9 @@ CURVED = sorted(set(CORRELATIONS) - {"equal", "unstructured", "independent"})
 @pytest.mark.parametrize("name", CURVED)
 def test_every_correlation(name):
     rng = np.random.default_rng(24)
-    design = intercepts(rng)
-    errors, correlation = make_errors(rng, design, name, 1)
+    design = make_design(rng, [rng.permutation(np.arange(120) // 20)], [Effects(0)])
+    series = rng.permutation(np.arange(120) // 10)
+    errors, correlation = make_errors(rng, design, name, 1, series)
 
     def pieces(dense, values):
         def R(v):
@@ -352,3 +359,14 @@ def test_too_large_problems_are_refused(monkeypatch):
     monkeypatch.setattr(squares_module, "MOST_ENTRIES", 1e6)
     monkeypatch.setattr(error_traces, "MOST_COEFFICIENTS", 0)
     refused(["group", "item"], AR1("time", "group"))
+
+
+def test_a_parameter_at_the_end_of_its_range_is_refused():
+    """Neighbours on opposite sides: no correlation that falls with time fits them."""
+    X, y = panel(np.random.default_rng(33), [6] * 8)
+    y = y + np.where(X["time"] % 2 == 0, 1.0, -1.0)
+    structure = ContinuousAR1("time", "group")
+    est = MixedEffectsRegressor("group", fixed=["within"], residual=structure).fit(X, y)
+    assert est.residual_parameters_.item() < 1e-4
+    with pytest.raises(ValueError, match="expansion does not hold"):
+        coefficient_table(est, df="kenward-roger")

@@ -65,7 +65,8 @@ class KenwardRoger:
     Raises
     ------
     ValueError
-        If traces are needed that the fit does not know.
+        If traces are needed that the fit does not know, or a parameter of the errors
+        lies at the end of its range.
     """
 
     def __init__(self, point: Point, squares: ErrorSquares | None = None) -> None:
@@ -84,6 +85,8 @@ class KenwardRoger:
         Lambda -= np.einsum("rs,rij,sjk->ik", W, P, P, optimize=True)
         Lambda -= 0.25 * _curvature(point, parameters, errors, P, W)
         self.adjusted = np.eye(len(Lambda)) + 2.0 * symmetrize(Lambda)
+        if errors is not None:
+            _require_positive(self.adjusted)
         self._P, self._W = P, W
 
     def test(self, contrasts: FloatArray) -> tuple[float, float]:
@@ -207,6 +210,16 @@ def _d2Psi(point: Point, k: int) -> FloatArray:
     if second is not None:
         half = half + second @ point.L[term.factor][place, place].T
     return np.asarray(half + half.swapaxes(2, 3))
+
+
+def _require_positive(adjusted: FloatArray) -> None:
+    """Refuse a covariance with variances that are negative, or unknown."""
+    if np.isnan(adjusted).any() or np.linalg.eigvalsh(adjusted).min(initial=1.0) <= 0:
+        raise ValueError(
+            "Kenward and Roger's expansion does not hold here: the data hardly tell of "
+            "a parameter of the residual structure, or it is at the end of its range. "
+            "Choose Satterthwaite's degrees of freedom, or a simpler structure."
+        )
 
 
 def _fixed_part(

@@ -28,6 +28,9 @@ from sklearn_lmm._engine.errors import combine
 from sklearn_lmm._engine.factor import Direction, level_product
 from sklearn_lmm._types import FloatArray
 
+TOO_CURVED = 1e4
+"""Second derivatives that count this much, each by itself, cancel to nothing sure."""
+
 
 class ErrorMatrices:
     """The matrices at one point, for k parameters of the errors."""
@@ -88,7 +91,10 @@ class ErrorMatrices:
         return np.asarray(self.expansion.dlogdet + np.array(changes).reshape(-1))
 
     def curvature(self, W: FloatArray, W_V: FloatArray) -> FloatArray:
-        """Return sum W_ij R_ij + 2 sum W_Vj R_Vj (p, p) for W (k, k) and W_V (k,)."""
+        """Return sum W_ij R_ij + 2 sum W_Vj R_Vj (p, p) for W (k, k) and W_V (k,).
+
+        NaN where little is sure of it: a parameter at the end of its range.
+        """
         bend = self.squares.bend
         if bend is None or not len(self.P):
             return np.zeros((len(self.point.beta),) * 2)
@@ -96,8 +102,16 @@ class ErrorMatrices:
         of_D = combine(2.0 * weights, [D for row in self.squares.products for D in row])
         of_d2G = combine(weights, [d2G for row in self.expansion.second for d2G in row])
         by_first = np.tensordot(bend, W, 2) - 2.0 * W_V
-        total = self._gram(of_D) - self._gram(of_d2G)
-        return np.asarray(total + np.tensordot(by_first, self.P, 1))
+        parts = np.array(
+            [
+                self._gram(of_D),
+                -self._gram(of_d2G),
+                np.tensordot(by_first, self.P, 1),
+            ]
+        )
+        if np.abs(parts).max(initial=0.0) > TOO_CURVED:
+            return np.full_like(parts[0], np.nan)
+        return np.asarray(parts.sum(axis=0))
 
     def _gram(self, dG: CrossProducts) -> FloatArray:
         """Return E'dG E."""
