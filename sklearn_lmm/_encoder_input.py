@@ -216,7 +216,11 @@ def _deviations(column: Any, name: str) -> FloatArray:
     present = ~pd.isna(np.asarray(column))
     deviations = np.zeros(len(column))
     if present.any():
-        found = column.filter(present) if is_polars(column) else column[present]
+        if is_polars(column):
+            # Not every release takes a NumPy array.
+            found = column.filter(type(column)(present))
+        else:
+            found = column[present]
         numbers = Table(found.to_frame(), (name,), True).numbers([0])[:, 0]
         deviations[present] = numbers - numbers.mean()
     return deviations

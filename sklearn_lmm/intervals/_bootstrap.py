@@ -132,7 +132,7 @@ class Bootstrap:
         >>> X, y = load_sleepstudy(return_X_y=True)
         >>> model = MixedEffectsRegressor("Subject").fit(X, y)
         >>> result = bootstrap(model, X, y, n_resamples=200, random_state=0)
-        >>> result.intervals(0.9).loc["Days", ["lower", "upper"]].round(1).to_list()
+        >>> result.intervals(0.9)[["lower", "upper"]].round(1).loc["Days"].to_list()
         [9.3, 11.7]
         """
         if kind not in ("percentile", "basic"):
