@@ -8,6 +8,7 @@ import runpy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -134,7 +135,8 @@ def test_findings_and_figures(name, monkeypatch, capsys):
     saved = []
     # Drawing takes longer than all the rest, and finds nothing.
     monkeypatch.setattr(Figure, "savefig", lambda figure, file: saved.append(file))
-    with plt.rc_context():
+    kept = [(o, pd.get_option(o)) for o in ("display.precision", "display.max_columns")]
+    with plt.rc_context(), pd.option_context(*sum(kept, ())):
         runpy.run_path(str(EXAMPLES / f"{name}.py"))
     plt.close("all")
     printed = " ".join(capsys.readouterr().out.split())

@@ -29,7 +29,7 @@ from sklearn_lmm._types import FloatArray
 PERFECT = 1e-14
 """A residual variance below this part of y's variance counts as none."""
 
-NEARLY_PERFECT = 1e-8
+NEARLY_PERFECT = 1e-11
 """Residual variance at which a perfect fit is described: as theta grows, what
 rounding does to effects grows as theta^2, and what is left to explain falls so."""
 
