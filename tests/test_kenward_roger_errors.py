@@ -25,8 +25,8 @@ from test_errors import (
 from test_kenward_roger import textbook, textbook_df
 
 from sklearn_lmm import MixedEffectsRegressor
+from sklearn_lmm._engine import error_fit, error_traces
 from sklearn_lmm._engine import error_squares as squares_module
-from sklearn_lmm._engine import error_traces
 from sklearn_lmm._engine.error_fit import reordered
 from sklearn_lmm._engine.error_squares import error_squares
 from sklearn_lmm._engine.kenward_roger import KenwardRoger
@@ -356,6 +356,10 @@ def test_too_large_problems_are_refused(monkeypatch):
     monkeypatch.setattr(squares_module, "MOST_ENTRIES", 10)
     refused(["group", "item"], AR1("time", "group"))
     refused([], ARMA(1, 0, "time", "group"))
+    monkeypatch.setattr(squares_module, "MOST_ENTRIES", 1e6)
+    monkeypatch.setattr(error_fit, "MOST_ROWS", len(y) - 1)
+    refused("group", AR1("time"))
+    monkeypatch.setattr(error_fit, "MOST_ROWS", len(y))
     monkeypatch.setattr(squares_module, "MOST_ENTRIES", 1e6)
     monkeypatch.setattr(error_traces, "MOST_COEFFICIENTS", 0)
     refused(["group", "item"], AR1("time", "group"))

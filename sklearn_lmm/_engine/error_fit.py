@@ -30,6 +30,13 @@ from sklearn_lmm._engine.row_sums import standardized_rows
 from sklearn_lmm._engine.summed_errors import SummedErrors, summed_errors
 from sklearn_lmm._types import FloatArray, IntArray
 
+MOST_ROWS = 500_000
+"""Rows up to which Kenward and Roger's method is prepared, by one more pass.
+
+With more of them it would take as long as the fit, for a correction of which the
+size falls with the number of rows.
+"""
+
 
 def fit_with_errors(
     design: Design,
@@ -125,7 +132,8 @@ def _squares(
 ) -> ErrorSquares | None:
     """Return what Kenward and Roger's method needs of the rows, if it can be had."""
     assert isinstance(point, ErrorPoint)
-    if not point.criterion.reml or not point.traces_of_Z.exact:
+    large = len(design.y) > MOST_ROWS
+    if large or not point.criterion.reml or not point.traces_of_Z.exact:
         return None
     if isinstance(model, SummedErrors):
         model = row_errors(errors, design, fitted.plain)

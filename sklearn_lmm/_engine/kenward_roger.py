@@ -127,8 +127,8 @@ def _of_errors(point: Point, squares: ErrorSquares | None) -> ErrorMatrices | No
         raise ValueError(
             "Kenward and Roger's degrees of freedom need traces that this fit does not "
             "know: its residual structure goes with too many random effects of several "
-            "grouping factors, or with too large groups of correlated rows. Choose "
-            "Satterthwaite's."
+            "grouping factors, with too large groups of correlated rows, or with more "
+            "rows than it was prepared for (500 000). Choose Satterthwaite's."
         )
     return ErrorMatrices(point, squares)
 
