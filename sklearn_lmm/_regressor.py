@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.error_fit import fit_with_errors
 from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.result import LMMFit
@@ -234,14 +235,22 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
             If the data or a parameter cannot be used; the message has the cure.
         """
         layout, design = learn(self, X, y, groups, sample_weight)
+        data = (X, y, groups, sample_weight)
+        return self._finish(layout, self._fit_design(layout, design, *data))
+
+    def _fit_design(self, layout: Layout, design: Design, *data: Any) -> LMMFit:
+        """Fit a design that was read from data: X, y, groups and sample_weight."""
         if self.residual is None:
             self._errors = None
-            return self._finish(layout, fit(design, **self._options()))
-        data = (X, y, groups, sample_weight)
+            return fit(design, **self._options())
         self._errors, errors = read_errors(self, layout, design, *data)
+        return fit_with_errors(design, errors, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the options of a fit that draws nothing."""
         options = self._options()
         del options["draw_seed"]
-        return self._finish(layout, fit_with_errors(design, errors, **options))
+        return options
 
     def _options(self) -> dict[str, Any]:
         """Return what the engine wants to know of the parameters."""

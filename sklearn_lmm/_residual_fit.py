@@ -189,7 +189,14 @@ def correlation_of_all(
             f"would need {listed(names, quote=False)}. A correlation of occasions is "
             "known for those of the fit, and takes all of them."
         )
-    return correlation, correlation.unconstrained(values), order, starts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        u = correlation.unconstrained(values)
+    if not np.isfinite(u).all():
+        raise ValueError(
+            f"{structure!r} was fitted with {dict(zip(fitted, values, strict=True))}, "
+            "with which errors of so many rows of a group cannot be correlated."
+        )
+    return correlation, u, order, starts
 
 
 def _distinct(codes: IntArray | None) -> IntArray:

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from residual_models import NLME, SPECS, fitted
 
-from sklearn_lmm.intervals import variance_parameters
+from sklearn_lmm.intervals import confidence_intervals, variance_parameters
 
 each_fit = pytest.mark.parametrize("name", NLME)
 each_exact_fit = pytest.mark.parametrize(
@@ -93,3 +93,29 @@ def test_standard_errors_of_the_parameters_of_the_errors(name):
     if parameter == "phi":
         limits, error = np.arctanh(limits), error / (1.0 - value**2)
     assert_allclose(2.0 * 1.959964 * error, limits[1] - limits[0], rtol=1e-2)
+
+
+# Further limits of intervals(): on the scale of log(x), log((x - low) / (high - x)).
+LIMITS = [
+    *((name, *interval) for name, interval in INTERVALS.items()),
+    ("gls_sleep_cs_reml", "rho", 0.396077647060929, 0.751061674867935),
+    ("gls_orthodont_cs_ml", "rho", 0.431259689294544, 0.762231357410862),
+    ("gls_ovary_corexp_nugget_ml", "range", 4.33866078219729, 16.5946909641279),
+    ("gls_ovary_corexp_nugget_ml", "nugget", 0.0947426699066671, 0.297135894928266),
+    ("lme_ovary_car1_ml", "phi", 3.76348780838144e-07, 0.000759484358740477),
+    ("lme_ovary_arma11_ml", "ar1", 0.573943770668906, 0.906301226714615),
+    ("lme_ovary_arma11_ml", "ma1", -0.474001441282616, -0.0526194612854694),
+    (
+        "lme_orthodont_varident_reml",
+        "ratio[Female]",
+        0.287745644967644,
+        0.580913998368987,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "parameter", "lower", "upper"), LIMITS)
+def test_wald_intervals_of_the_parameters_of_the_errors(name, parameter, lower, upper):
+    found = confidence_intervals(fitted(name), parameters=parameter).loc[parameter]
+    assert found["estimate"] == fitted(name).residual_parameters_[parameter]
+    assert_allclose(found[["lower", "upper"]].astype(float), [lower, upper], rtol=2e-2)

@@ -77,6 +77,7 @@ LAYERS = [
     "sklearn_lmm._engine.fitted_rows",
     "sklearn_lmm._engine.group_estimates",
     "sklearn_lmm._engine.carried",
+    "sklearn_lmm._engine.error_draws",
     "sklearn_lmm._engine.whitening",
     "sklearn_lmm._engine.downdating",
     "sklearn_lmm._engine.deletion",

@@ -156,6 +156,9 @@ class AR1(Autoregressive):
     def values(self, u: FloatArray) -> FloatArray:
         return np.asarray(np.tanh(u))
 
+    def limits(self) -> FloatArray:
+        return np.array([[-1.0, 1.0]])
+
     def unconstrained(self, values: FloatArray) -> FloatArray:
         return np.arctanh(values)
 
@@ -191,6 +194,9 @@ class ContinuousAR1(Autoregressive):
     def values(self, u: FloatArray) -> FloatArray:
         reach = self.unit * np.exp(-u)
         return np.asarray(np.exp(-1.0 / reach) if self.decay else reach)
+
+    def limits(self) -> FloatArray:
+        return np.array([[0.0, 1.0 if self.decay else np.inf]])
 
     def unconstrained(self, values: FloatArray) -> FloatArray:
         reach = -1.0 / np.log(values) if self.decay else values

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from sklearn_lmm._engine.correlation import Correlation
+from sklearn_lmm._engine.correlation import Correlation, blocks_of
 from sklearn_lmm._engine.factor import PerFactor, level_product
 from sklearn_lmm._engine.prediction import NewRows, PredictionError
 from sklearn_lmm._engine.result import LMMFit, factor_maps
@@ -55,7 +55,7 @@ def carry_errors(
     n = len(order)
     ends = np.append(starts[1:], n)
     has_new = np.add.reduceat(order >= n_old, starts) > 0
-    blocks = _blocks(correlation, u, starts[has_new], ends[has_new], n)
+    blocks = blocks_of(correlation, u, starts[has_new], ends[has_new], n)
     variances = np.empty(n - n_old)
     rows, columns, values = [], [], []
     for start, end, C in zip(starts[has_new], ends[has_new], blocks, strict=True):
@@ -71,20 +71,6 @@ def carry_errors(
     place = (np.concatenate(rows), np.concatenate(columns))
     weights = sparse.coo_array((np.concatenate(values), place), (n - n_old, n_old))
     return CarriedErrors(weights.tocsr(), variances)
-
-
-def _blocks(
-    correlation: Correlation, u: FloatArray, starts: IntArray, ends: IntArray, n: int
-) -> list[FloatArray]:
-    """Return the blocks of C between `starts` and `ends`."""
-    unit = np.zeros((n, int((ends - starts).max(initial=0))))
-    for start, end in zip(starts, ends, strict=True):
-        unit[np.arange(start, end), np.arange(end - start)] = 1.0
-    columns = correlation.times(u, unit)
-    return [
-        columns[start:end, : end - start]
-        for start, end in zip(starts, ends, strict=True)
-    ]
 
 
 def combined_variance(

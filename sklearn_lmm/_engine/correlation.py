@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
-from sklearn_lmm._types import AnyArray, FloatArray
+from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 
 SMALL = 1e-30
 """Imaginary step of a derivative: its square is nothing beside 1."""
@@ -64,6 +64,10 @@ class Correlation(ABC):
     @abstractmethod
     def values(self, u: FloatArray) -> FloatArray:
         """Return the parameters on the user's scale; analytic in u."""
+
+    @abstractmethod
+    def limits(self) -> FloatArray:
+        """Return the ends of the range of every value (m, 2)."""
 
     @abstractmethod
     def unconstrained(self, values: FloatArray) -> FloatArray:
@@ -132,6 +136,9 @@ class Independent(Correlation):
     def values(self, u: FloatArray) -> FloatArray:
         return u
 
+    def limits(self) -> FloatArray:
+        return np.zeros((0, 2))
+
     def unconstrained(self, values: FloatArray) -> FloatArray:
         return values
 
@@ -141,6 +148,20 @@ class Independent(Correlation):
 
     def times(self, u: FloatArray, U: FloatArray) -> FloatArray:
         return U
+
+
+def blocks_of(
+    correlation: Correlation, u: FloatArray, starts: IntArray, ends: IntArray, n: int
+) -> list[FloatArray]:
+    """Return the blocks of C between `starts` and `ends`."""
+    unit = np.zeros((n, int((ends - starts).max(initial=0))))
+    for start, end in zip(starts, ends, strict=True):
+        unit[np.arange(start, end), np.arange(end - start)] = 1.0
+    columns = correlation.times(u, unit)
+    return [
+        columns[start:end, : end - start]
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def complex_step(function: Callable[[AnyArray], AnyArray], u: FloatArray) -> FloatArray:

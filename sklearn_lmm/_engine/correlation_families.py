@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+from scipy import special
 
 from sklearn_lmm._engine.block_correlation import BlockCorrelation
 from sklearn_lmm._engine.correlation import complex_step, symmetric_stencil
@@ -35,6 +36,15 @@ class Arma(BlockCorrelation):
         partial = np.tanh(u)
         ar = polynomial_of(partial[: self.p])
         return np.concatenate([ar, -polynomial_of(partial[self.p :])])
+
+    def limits(self) -> FloatArray:
+        # Coefficients of a polynomial with all roots outside the unit circle.
+        largest = [
+            float(special.comb(order, k))
+            for order in (self.p, self.q)
+            for k in range(1, order + 1)
+        ]
+        return np.array([[-bound, bound] for bound in largest])
 
     def unconstrained(self, values: FloatArray) -> FloatArray:
         partial = [partial_of(values[: self.p]), partial_of(-values[self.p :])]
@@ -118,6 +128,9 @@ class Unstructured(BlockCorrelation):
         """Return the correlations (1, 2), (1, 3), .., (2, 3), .."""
         return np.asarray(self._whole(u)[np.triu_indices(self.occasions, 1)])
 
+    def limits(self) -> FloatArray:
+        return np.tile([-1.0, 1.0], (self.size, 1))
+
     def unconstrained(self, values: FloatArray) -> FloatArray:
         C = np.eye(self.occasions)
         C[np.triu_indices(self.occasions, 1)] = values
@@ -176,6 +189,9 @@ class Spatial(BlockCorrelation):
     def values(self, u: AnyArray) -> AnyArray:
         reach = self.unit * np.exp(u[:1])
         return np.append(reach, 1.0 / (1.0 + np.exp(-u[1:])))
+
+    def limits(self) -> FloatArray:
+        return np.array([[0.0, np.inf], [0.0, 1.0]])[: self.size]
 
     def unconstrained(self, values: FloatArray) -> FloatArray:
         nugget = values[1:]

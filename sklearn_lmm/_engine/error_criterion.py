@@ -81,6 +81,7 @@ class FittedErrors:
     u : (m,), the free parameters at the optimum
     values : all parameters on the user's scale, fixed ones included
     jacobian : (values, m), their derivatives by u
+    limits : (values, 2), the ends of their ranges
     estimated : which of the values were estimated
     delta : (m,), the last parameters, those of the standard deviations
     sigma : the residual standard deviation if it is known, None if estimated
@@ -93,6 +94,7 @@ class FittedErrors:
     u: FloatArray
     values: FloatArray
     jacobian: FloatArray
+    limits: FloatArray
     estimated: BoolArray
     delta: FloatArray
     sigma: float | None

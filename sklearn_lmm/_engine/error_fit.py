@@ -116,6 +116,7 @@ def _fitted(
         u=u,
         values=errors.values(u),
         jacobian=errors.jacobian(u),
+        limits=errors.limits(),
         estimated=np.isnan(errors.fixed),
         delta=errors.complete(u)[1],
         sigma=errors.sigma,

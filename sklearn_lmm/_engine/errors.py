@@ -75,6 +75,12 @@ class Errors:
         sizes = np.where(self.ratio, np.exp(delta), delta)
         return np.append(self.correlation.values(of_C), sizes)
 
+    def limits(self) -> FloatArray:
+        """Return the ends of the range of every parameter (k + m, 2)."""
+        above = np.where(self.ratio, 0.0, -np.inf)
+        of_sizes = np.column_stack([above, np.full(len(above), np.inf)])
+        return np.concatenate([self.correlation.limits(), of_sizes])
+
     def jacobian(self, u: FloatArray) -> FloatArray:
         """Return d values / du (k + m, free)."""
         of_C, delta = self.complete(u)

@@ -62,6 +62,9 @@ class EqualCorrelation(Correlation):
     def values(self, u: AnyArray) -> AnyArray:
         return self.low + (1.0 - self.low) / (1.0 + np.exp(-u))
 
+    def limits(self) -> FloatArray:
+        return np.array([[self.low, 1.0]])
+
     def unconstrained(self, values: FloatArray) -> FloatArray:
         return np.asarray(logit((values - self.low) / (1.0 - self.low)))
 

@@ -1,7 +1,8 @@
 """The parameters of a fitted model, by name.
 
 Fixed effects have the names of `fixed_effects_`; the others are called
-"sd(Days | Subject)", "cor((Intercept), Days | Subject)" and "sigma".
+"sd(Days | Subject)", "cor((Intercept), Days | Subject)" and "sigma"; those of a
+residual structure that were estimated have the names of `residual_parameters_`.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ PERFECT = "the response is explained exactly: nothing is left to estimate it fro
 class Parameter:
     """One parameter of a fitted model.
 
-    kind : "fixed", "sd", "cor" or "sigma"
-    factor : of the random effect; "Residual" of sigma, "" of a fixed effect
+    kind : "fixed", "sd", "cor", "sigma", or "error" of a residual structure
+    factor : of the random effect; "Residual" of sigma and the structure, "" of a
+        fixed effect
     coefficient : its name, two of them for a correlation
-    position : among the fixed effects that were estimated; -1 of the others
-    variance : what it is to the engine, None of a fixed effect
+    position : among the fixed effects that were estimated, or among all parameters
+        of the residual structure; -1 of the others
+    variance : what it is to the engine, None of a fixed effect or a structure
     """
 
     name: str
@@ -49,14 +52,26 @@ class Parameter:
 
 
 def all_parameters(est: Any) -> list[Parameter]:
-    """Return fixed effects, then sd and cor term by term, then sigma."""
+    """Return fixed effects, sd and cor term by term, sigma, those of the errors."""
     check_is_fitted(est)
     fixed = [
         Parameter(str(name), "fixed", "", str(name), position)
         for position, name in enumerate(est.fixed_effects_.index)
     ]
     others = parameters_of(est.fit_.statistics.terms)
-    return fixed + [_named(est._layout, parameter) for parameter in others]
+    variances = [_named(est._layout, parameter) for parameter in others]
+    return fixed + variances + _of_errors(est)
+
+
+def _of_errors(est: Any) -> list[Parameter]:
+    """Return the parameters of a residual structure that were estimated."""
+    if est.fit_.errors is None:
+        return []
+    names, estimated = est.residual_parameters_.index, est.fit_.errors.estimated
+    return [
+        Parameter(str(names[j]), "error", "Residual", "", int(j))
+        for j in np.flatnonzero(estimated)
+    ]
 
 
 def _named(layout: Layout, parameter: VarianceParameter) -> Parameter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -12,10 +13,12 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sklearn_lmm._columns import read_weights
-from sklearn_lmm._engine.fit import fit
+from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.error_draws import ErrorRoot
 from sklearn_lmm._engine.simulation import coefficient_matrices, square_root
 from sklearn_lmm._layout import Layout, learn_more
-from sklearn_lmm._residual_fit import refuse_errors
+from sklearn_lmm._residual_fit import correlation_of_all, error_sizes
+from sklearn_lmm._stacking import take
 from sklearn_lmm._types import FloatArray, IntArray
 from sklearn_lmm.intervals._draws import mean_of
 
@@ -39,6 +42,9 @@ def simulate(
     random_state: Any = None,
 ) -> FloatArray:
     """Draw responses of rows, known or new, from a fitted model.
+
+    With a residual structure errors are as large, and as correlated within the
+    groups of these rows, as the fit has them.
 
     Parameters
     ----------
@@ -68,7 +74,8 @@ def simulate(
     Raises
     ------
     ValueError
-        If columns or labels cannot be read as in `fit`.
+        If columns or labels cannot be read as in `fit`, or rows have no place in
+        the correlation of the errors.
 
     Examples
     --------
@@ -81,15 +88,15 @@ def simulate(
     (180, 3)
     """
     check_is_fitted(est)
-    refuse_errors(est)
     nothing = np.zeros(_num_samples(X))
     layout, design = learn_more(est, est._layout, X, nothing, groups, None)
     state = check_random_state(random_state)
     complete = _complete(est, X, nothing, groups)
     scale = _error_scale(est, sample_weight, nothing)[complete]
+    errors = _unscaled_errors(est, design, X, groups, complete)
     # The response less the offset is what was read: minus the offset.
     mean = mean_of(design, est.fit_) - design.y
-    Y = mean[:, None] + scale[:, None] * state.normal(size=(len(mean), n))
+    Y = mean[:, None] + scale[:, None] * errors(state.normal(size=(len(mean), n)))
     if random_effects != "none":
         known = random_effects == "fitted"
         for f, Z in enumerate(coefficient_matrices(design)):
@@ -97,6 +104,21 @@ def simulate(
     everywhere = np.full((len(nothing), n), np.nan)
     everywhere[complete] = Y
     return everywhere
+
+
+def _unscaled_errors(
+    est: Any, design: Design, X: Any, groups: Any, complete: IntArray
+) -> Callable[[FloatArray], FloatArray]:
+    """Return the map from independent numbers (n, k) to errors, sigma = 1."""
+    if est.fit_.errors is None:
+        return lambda z: z
+    if len(complete) < _num_samples(X):
+        X, groups = take(X, complete), take(groups, complete)
+    codes = [factor.codes for factor in design.factors]
+    root = ErrorRoot.of(*correlation_of_all(est, X, groups, codes))
+    sizes = error_sizes(est, X, groups)
+    variances = np.ones(len(complete)) if sizes is None else sizes.estimated()
+    return lambda z: np.sqrt(variances)[:, None] * root.times(z)
 
 
 def _complete(est: Any, X: Any, y: FloatArray, groups: Any) -> IntArray:
@@ -171,7 +193,7 @@ def refit(
     {'(Intercept)': 257.0, 'Days': 8.8}
     """
     check_is_fitted(est)
-    refuse_errors(est)
     layout, design = learn_more(est, est._layout, X, y, groups, sample_weight)
     again = copy.copy(est)
-    return again._finish(layout, fit(design, **est._options()))
+    result = again._fit_design(layout, design, X, y, groups, sample_weight)
+    return again._finish(layout, result)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import expit, logit
 
 from sklearn_lmm._engine.information import error_parameter_errors
 from sklearn_lmm._engine.satterthwaite import Satterthwaite
@@ -58,7 +59,7 @@ def variance_parameters(est: Any) -> pd.DataFrame:
     cor((Intercept), Days | Subject)     0.066      0.325
     sigma                               25.592      1.508
     """
-    parameters = [p for p in all_parameters(est) if p.kind != "fixed"]
+    parameters = [p for p in all_parameters(est) if p.variance is not None]
     found = estimates(est)
     why = reasons(est, found)
     if est.singular_:
@@ -89,9 +90,7 @@ def variance_parameters(est: Any) -> pd.DataFrame:
 def _of_errors(est: Any) -> pd.DataFrame:
     """Return the rows of the parameters of a residual structure."""
     fit, names = est.fit_, est.residual_parameters_.index
-    point = fit.model().at(fit.theta_standardized)
-    errors = error_parameter_errors(point, fit.errors.jacobian)
-    estimated = fit.errors.estimated
+    errors, estimated = _errors_of_errors(est), fit.errors.estimated
     return pd.DataFrame(
         {
             "factor": "Residual",
@@ -105,10 +104,20 @@ def _of_errors(est: Any) -> pd.DataFrame:
     )
 
 
+def _errors_of_errors(est: Any) -> FloatArray:
+    """Return standard errors of the parameters of a residual structure."""
+    fit = est.fit_
+    point = fit.model().at(fit.theta_standardized)
+    return error_parameter_errors(point, fit.errors.jacobian)
+
+
 def wald_intervals(
     est: Any, parameters: Sequence[Parameter], coverage: float, df: str
 ) -> pd.DataFrame:
     """Return Wald intervals: on the log scale for sd, on Fisher's z for cor.
+
+    Parameters of a residual structure are put on a scale without ends: the
+    logarithm, or that of (x - low) / (high - x) where both ends are finite.
 
     df : "normal" or "satterthwaite", for fixed effects
     """
@@ -116,7 +125,8 @@ def wald_intervals(
     dfs = _satterthwaite(est) if df == "satterthwaite" else None
     found = estimates(est)
     why = reasons(est, found)
-    everything = [p for p in all_parameters(est) if p.kind != "fixed"]
+    everything = [p for p in all_parameters(est) if p.variance is not None]
+    of_errors = _errors_of_errors(est) if est.fit_.errors else np.zeros(0)
     rows = []
     for parameter in parameters:
         if parameter.kind == "fixed":
@@ -124,6 +134,10 @@ def wald_intervals(
             if dfs is not None:
                 t = float(stats.t.ppf(0.5 + coverage / 2.0, dfs[parameter.position]))
             rows.append(_fixed_row(est, parameter, t))
+            continue
+        if parameter.kind == "error":
+            half = quantile * float(of_errors[parameter.position])
+            rows.append(_error_row(est, parameter.position, half))
             continue
         k = everything.index(parameter)
         value, half = found.values[k], quantile * found.errors[k]
@@ -142,6 +156,24 @@ def _fixed_row(
     place = np.flatnonzero(fit.kept)[parameter.position]
     half = quantile * float(np.sqrt(fit.beta_covariance[place, place]))
     return value, value - half, value + half, "" if np.isfinite(half) else NO_DF
+
+
+def _error_row(est: Any, j: int, half: float) -> tuple[float, float, float, str]:
+    """Return the interval of a parameter of the errors; half of it on its own scale.
+
+    With g the scale without ends, that of g(x) is g(x) -+ g'(x) half.
+    """
+    value = float(est.fit_.errors.values[j])
+    low, high = est.fit_.errors.limits[j].tolist()
+    if np.isinf(low):
+        return value, value - half, value + half, ""
+    if np.isinf(high):
+        factor = np.exp(half / (value - low))
+        return value, low + (value - low) / factor, low + (value - low) * factor, ""
+    span = high - low
+    scaled = half * span / ((value - low) * (high - value))
+    lower, upper = expit(logit((value - low) / span) + scaled * np.array([-1.0, 1.0]))
+    return value, low + span * float(lower), low + span * float(upper), ""
 
 
 def _satterthwaite(est: Any) -> FloatArray | None:

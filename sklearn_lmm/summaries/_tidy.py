@@ -151,7 +151,7 @@ def _variances(est: Any, limits: tuple[float, str] | None) -> pd.DataFrame:
     intervals = confidence_intervals(
         est, method=method, coverage=level, parameters="variance"
     )
-    # A parameter of a residual structure has a standard error and no interval.
+    # A parameter of a residual structure that was given has no interval.
     return _with_limits(found, intervals.reindex(table.index))
 
 
