@@ -60,8 +60,8 @@ def test_given_parameters_have_no_interval():
     assert list(names)[-1] == "power[size]"
     assert "phi" not in names
     found = tidy(model, conf_int=True).set_index("term")
-    assert np.isnan(found.loc["phi__", "conf.low"])
-    assert np.isfinite(found.loc["power[size]__", "conf.low"])
+    assert np.isnan(found.loc["phi", "conf.low"])
+    assert np.isfinite(found.loc["power[size]", "conf.low"])
 
 
 @pytest.mark.parametrize("effects", ["new", "none"])
