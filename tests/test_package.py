@@ -123,6 +123,7 @@ LAYERS = [
     "sklearn_lmm.intervals._profile",
     "sklearn_lmm.intervals._draws",
     "sklearn_lmm.intervals._samplers",
+    "sklearn_lmm.intervals._error_refits",
     "sklearn_lmm.intervals._bootstrap",
     "sklearn_lmm.intervals._simulate",
     "sklearn_lmm.intervals._confidence",

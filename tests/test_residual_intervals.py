@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_lmm import MixedEffectsRegressor
-from sklearn_lmm.intervals import confidence_intervals, refit, simulate
+from sklearn_lmm.intervals import bootstrap, confidence_intervals, refit, simulate
 from sklearn_lmm.residuals import AR1, EqualCorrelation, PowerVariance
 from sklearn_lmm.summaries import tidy
 
@@ -134,3 +134,66 @@ def test_a_formula_leaves_rows_out_of_draws():
     assert np.flatnonzero(np.isnan(drawn)).tolist() == [1, 7]
     kept = X["x"].notna()
     assert_allclose(drawn[kept], simulate(model, X[kept], random_state=0)[:, 0])
+
+
+def test_bootstrap_refits_the_model_to_draws_from_it():
+    X, y = series()
+    model = fitted(AR1("day", "who"), random=())
+    result = bootstrap(model, X, y, n_resamples=60, random_state=0)
+    assert result.replicates.columns.to_list() == ["(Intercept)", "x", "sigma", "phi"]
+    assert result.n_unconverged == 0
+    wald = confidence_intervals(model)
+    found = confidence_intervals(
+        model, X, y, method="bootstrap", n_resamples=60, random_state=0
+    )
+    assert found["estimate"].equals(wald["estimate"])
+    # Widths of percentile intervals from 60 replicates, and those of Wald.
+    width = (found["upper"] - found["lower"]) / (wald["upper"] - wald["lower"])
+    assert width.between(0.6, 1.5).all()
+    apart = (result.replicates.mean() - result.estimates) / result.std_errors
+    assert (apart.abs() < 0.7).all()
+
+
+def test_a_replicate_is_the_fit_to_its_response():
+    X, y = series()
+    model = fitted(AR1("day", "who") * PowerVariance("size"), random=())
+    seen = []
+
+    def kept(again):
+        seen.append(again)
+        return again.residual_parameters_
+
+    result = bootstrap(model, X, y, n_resamples=3, statistic=kept, random_state=1)
+    names = ["phi", "power[size]"]
+    assert_allclose(result.statistics[names], result.replicates[names])
+    assert_allclose(result.fits["criterion"], [-2.0 * a.log_likelihood_ for a in seen])
+    assert result.replicates.nunique().eq(3).all()
+
+
+def test_a_bootstrap_does_not_depend_on_the_processes():
+    X, y = series()
+    model = fitted(AR1("day", "who"), random=())
+    one, two = (
+        bootstrap(model, X, y, n_resamples=4, n_jobs=jobs, random_state=2).replicates
+        for jobs in (1, 2)
+    )
+    pd.testing.assert_frame_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("residual", "exchanged"), ("case", "take its copies for one group")],
+)
+def test_other_kinds_of_bootstrap_are_refused(kind, message):
+    X, y = series()
+    with pytest.raises(ValueError, match=message):
+        bootstrap(fitted(AR1("day", "who")), X, y, kind=kind)
+
+
+def test_a_bootstrap_of_rows_that_stand_for_several_is_refused():
+    X, y = series()
+    weights = np.where(np.arange(len(y)) == 3, 2.0, 1.0)
+    model = MixedEffectsRegressor([], fixed=["x"], residual=PowerVariance("size"))
+    model.fit(X, y, sample_weight=weights)
+    with pytest.raises(ValueError, match="every row on its own"):
+        bootstrap(model, X, y, sample_weight=weights)

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn_lmm._engine.correlation import Correlation, blocks_of
 from sklearn_lmm._engine.error_criterion import FittedErrors
 from sklearn_lmm._engine.errors import Errors
-from sklearn_lmm._engine.simulation import square_root
+from sklearn_lmm._engine.simulation import NormalDraws, Rng, square_root
 from sklearn_lmm._types import FloatArray, IntArray
 
 
@@ -46,6 +46,19 @@ class ErrorRoot:
             rows = self.order[start : start + len(root)]
             e[rows] = root @ z[rows]
         return e
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorDraws(NormalDraws):
+    """Effects and errors from normal distributions, errors with a structure.
+
+    root : C^(1/2); D is part of `error_scale`
+    """
+
+    root: ErrorRoot
+
+    def _errors(self, rng: Rng) -> FloatArray:
+        return self.root.times(super()._errors(rng))
 
 
 def fitted_root(errors: Errors, fitted: FittedErrors) -> tuple[ErrorRoot, FloatArray]:

@@ -48,8 +48,12 @@ def fit_with_errors(
     max_iter: int | None = None,
     tol: float = 1e-8,
     verbose: int = 0,
+    exact_tests: bool = True,
 ) -> LMMFit:
-    """Fit a model to rows with Cov(e) = sigma^2 R, R with parameters of its own."""
+    """Fit a model to rows with Cov(e) = sigma^2 R, R with parameters of its own.
+
+    exact_tests : whether to keep what Kenward and Roger's method needs
+    """
     plain, kept = reduced(design)
     design = reordered(design, errors.order)
     errors = _weighted(errors, design, weights)
@@ -72,8 +76,9 @@ def fit_with_errors(
     fitted = _fitted(optimum, errors, everything, plain)
     theta = _as_entered(optimum.point, errors, fitted.delta, everything)
     optimum = replace(optimum, point=fitted.criterion(kept, reml).at(theta))
-    squares = _squares(optimum.point, fitted, everything, errors, design)
-    fitted = replace(fitted, squares=squares)
+    if exact_tests:
+        squares = _squares(optimum.point, fitted, everything, errors, design)
+        fitted = replace(fitted, squares=squares)
     value = fitted.model.at(fitted.u).value
     result = result_of(optimum, value, kept, unidentified, solver, weights)
     sigma = result.sigma if errors.sigma is None else errors.sigma

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -26,8 +27,9 @@ from sklearn_lmm._progress import progress
 from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.intervals._draws import seeds
+from sklearn_lmm.intervals._error_refits import error_refits
 from sklearn_lmm.intervals._parameters import Parameter, all_parameters, estimates
-from sklearn_lmm.intervals._samplers import Sample, Sampler, sampler_of
+from sklearn_lmm.intervals._samplers import Replicate, Sample, Sampler, sampler_of
 from sklearn_lmm.intervals._wald import interval_frame, quantiles
 
 AT_ONCE = 50
@@ -205,7 +207,7 @@ def bootstrap(
         and scaled up to the variances of the model (Carpenter, Goldstein and
         Rasbash 2003). "case": whole groups, as they are, drawn with
         replacement; assumes nothing of variances or distributions, but that
-        groups are alike.
+        groups are alike. A model with a residual structure has the first only.
     n_resamples : int, default=1000
         How many refits.
     unit : str, default=None
@@ -241,30 +243,27 @@ def bootstrap(
     [6.9, 1.6]
     """
     check_is_fitted(est)
-    design = rows_of_fit(est, X, y, groups, sample_weight).design
+    data = (X, y, groups, sample_weight)
+    design = rows_of_fit(est, *data, with_errors=True).design
     if est.fit_.perfect:
         raise ValueError(
             "The response is explained exactly: there is no residual variance, and "
             "nothing to draw from."
         )
-    sampler = sampler_of(est, design, kind, unit)
+    if est.fit_.errors is None:
+        sampler = sampler_of(est, design, kind, unit)
+        replicates = partial(_replicates, est, sampler, statistic)
+    else:
+        refits = error_refits(est, design, data, kind)
+        replicates = partial(refits.replicates, statistic)
     chunks = np.array_split(
         np.array(seeds(random_state, n_resamples), dtype=object),
         max(1, n_resamples // AT_ONCE),
     )
     parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-    tasks = (delayed(_replicates)(est, sampler, statistic, chunk) for chunk in chunks)
+    tasks = (delayed(replicates)(chunk) for chunk in chunks)
     parts = progress(parallel(tasks), total=len(chunks), description="bootstrap")
     return _collected(est, [one for part in parts for one in part], kind)
-
-
-@dataclass(frozen=True, eq=False)
-class _Replicate:
-    values: FloatArray
-    criterion: float
-    singular: bool
-    converged: bool
-    statistic: Any = None
 
 
 def _replicates(
@@ -272,7 +271,7 @@ def _replicates(
     sampler: Sampler,
     statistic: Callable[[Any], Any] | None,
     chunk: Sequence[np.random.SeedSequence],
-) -> list[_Replicate]:
+) -> list[Replicate]:
     """Return a chunk of replicates; each has a random generator of its own."""
     parameters = all_parameters(est)
     rngs = [np.random.default_rng(seed) for seed in chunk]
@@ -281,7 +280,7 @@ def _replicates(
         optimum = refit(sample.statistics, est.fit_, sample.model)
         if optimum is None:
             nothing = np.full(len(parameters), np.nan)
-            found.append(_Replicate(nothing, np.nan, False, False))
+            found.append(Replicate(nothing, np.nan, False, False))
             continue
         extra = None
         if statistic is not None:
@@ -292,11 +291,11 @@ def _replicates(
 
 def _replicate(
     optimum: Optimum, parameters: Sequence[Parameter], statistic: Any
-) -> _Replicate:
+) -> Replicate:
     point = optimum.point
     others = [p.variance for p in parameters if p.variance is not None]
     values, _ = values_and_gradient(point, others)
-    return _Replicate(
+    return Replicate(
         np.concatenate([fixed_effects(point), values]),
         point.deviance,
         lost_a_direction(point),
@@ -327,7 +326,7 @@ def _refitted(est: Any, sample: Sample, optimum: Optimum) -> Any:
     return again
 
 
-def _collected(est: Any, found: Sequence[_Replicate], kind: str) -> Bootstrap:
+def _collected(est: Any, found: Sequence[Replicate], kind: str) -> Bootstrap:
     parameters = all_parameters(est)
     names = [parameter.name for parameter in parameters]
     fits = {
@@ -342,7 +341,10 @@ def _collected(est: Any, found: Sequence[_Replicate], kind: str) -> Bootstrap:
             for s in (one.statistic for one in found)
         ]
         statistics = pd.DataFrame(rows).reset_index(drop=True)
-    values = np.concatenate([est.fixed_effects_, estimates(est).values])
+    of_errors = est.residual_parameters_[
+        [p.name for p in parameters if p.kind == "error"]
+    ]
+    values = np.concatenate([est.fixed_effects_, estimates(est).values, of_errors])
     return Bootstrap(
         replicates=pd.DataFrame([one.values for one in found], columns=names),
         fits=pd.DataFrame(fits),

@@ -9,6 +9,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.error_draws import ErrorDraws, fitted_root
+from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.simulation import (
     NormalDraws,
@@ -50,6 +52,24 @@ def normal_draws(design: Design, fit: LMMFit) -> NormalDraws:
         error_scale=error_scale(design, fit),
         roots=[square_root(covariance) for covariance in fit.covariances],
         n_levels=[factor.n_levels for factor in design.factors],
+    )
+
+
+def error_draws(design: Design, fit: LMMFit, errors: Errors) -> ErrorDraws:
+    """Return draws of y with new effects of every level and errors with a structure.
+
+    errors : of the rows of the design, which are those of the fit
+    """
+    plain = normal_draws(design, fit)
+    assert fit.errors is not None
+    root, deviations = fitted_root(errors, fit.errors)
+    return ErrorDraws(
+        mean=plain.mean,
+        Z=plain.Z,
+        error_scale=plain.error_scale * deviations,
+        roots=plain.roots,
+        n_levels=plain.n_levels,
+        root=root,
     )
 
 

@@ -26,7 +26,7 @@ from sklearn_lmm._engine.refits import (
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.simulation import Draws
 from sklearn_lmm._layout import Layout
-from sklearn_lmm._types import IntArray
+from sklearn_lmm._types import FloatArray, IntArray
 from sklearn_lmm.intervals._draws import normal_draws, one_row_each, resampled_draws
 
 
@@ -41,6 +41,17 @@ class Sample:
     statistics: CrossProducts
     model: Criterion | None = None
     sources: Sequence[IntArray] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Replicate:
+    """What is kept of a refit: the parameters' values, in their order, and more."""
+
+    values: FloatArray
+    criterion: float
+    singular: bool
+    converged: bool
+    statistic: Any = None
 
 
 class Sampler(Protocol):
