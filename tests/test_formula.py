@@ -122,10 +122,10 @@ def test_new_rows_may_lack_the_reference_level():
 @pytest.mark.parametrize("label", ["D", 1])
 def test_unseen_categories_are_named(label):
     model = machines("score ~ Machine + (1 | Worker)")
-    with pytest.raises(ValueError, match=f"'Machine' has 1 categories .*: {label!r};"):
+    with pytest.raises(ValueError, match=f"'Machine' has .*: {label!r};"):
         model.predict(MACHINES.assign(Machine=label))
     model = machines("score ~ C(Machine) + (1 | Worker)")
-    with pytest.raises(ValueError, match="'Machine' has 1 categories that the fit"):
+    with pytest.raises(ValueError, match="'Machine' has categories that the fit"):
         model.predict(MACHINES.assign(Machine=label))
 
 
