@@ -6,10 +6,33 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from scipy import optimize, stats
 
 from sklearn_lmm import MixedEffectsRegressor
-from sklearn_lmm.intervals import bootstrap, confidence_intervals, refit, simulate
-from sklearn_lmm.residuals import AR1, EqualCorrelation, PowerVariance
+from sklearn_lmm._engine.held import (
+    hold_contrast,
+    hold_coordinate,
+    hold_sigma,
+    hold_variance_parameter,
+)
+from sklearn_lmm._engine.held_errors import along_errors
+from sklearn_lmm._engine.variance_parameters import parameters_of
+from sklearn_lmm.intervals import (
+    bootstrap,
+    confidence_intervals,
+    profile,
+    refit,
+    simulate,
+)
+from sklearn_lmm.residuals import (
+    AR1,
+    ARMA,
+    EqualCorrelation,
+    Heteroscedastic,
+    KnownSigma,
+    PowerVariance,
+    UnstructuredErrors,
+)
 from sklearn_lmm.summaries import tidy
 
 
@@ -197,3 +220,129 @@ def test_a_bootstrap_of_rows_that_stand_for_several_is_refused():
     model.fit(X, y, sample_weight=weights)
     with pytest.raises(ValueError, match="every row on its own"):
         bootstrap(model, X, y, sample_weight=weights)
+
+
+def deviance(x, intercepts, power):
+    """Return -2 log L: beta, log sigma, atanh phi, and log sd and a power if any."""
+    X, y = series()
+    shape = (12, 6)
+    beta, sigma, phi = x[:2], np.exp(x[2]), np.tanh(x[3])
+    residual = (y - beta[0] - beta[1] * X["x"]).to_numpy().reshape(shape)
+    days = np.arange(6)
+    deviations = X["size"].to_numpy().reshape(shape) ** (x[-1] if power else 0.0)
+    V = sigma**2 * phi ** np.abs(days[:, None] - days)
+    V = V * deviations[:, :, None] * deviations[:, None, :]
+    V = V + (np.exp(2.0 * x[4]) if intercepts else 0.0)
+    _, logdet = np.linalg.slogdet(V)
+    solved = np.linalg.solve(V, residual[:, :, None])[:, :, 0]
+    return logdet.sum() + np.vdot(residual, solved) + 72 * np.log(2.0 * np.pi)
+
+
+ORDER = ["(Intercept)", "x", "sigma", "phi"]
+
+
+@pytest.mark.parametrize(
+    ("random", "residual", "last", "rows"),
+    [
+        ("who", AR1("day", "who"), "sd((Intercept) | who)", False),
+        (
+            (),
+            AR1("day", "who") * PowerVariance("size"),
+            "power[size]",
+            True,
+        ),
+    ],
+)
+def test_at_the_ends_of_a_profile_the_likelihood_is_so_much_lower(
+    random, residual, last, rows
+):
+    model = fitted(residual, random=random)
+    data = series() if rows else (None, None)
+    table = confidence_intervals(model, *data, method="profile", coverage=0.5)
+    names = [*ORDER, last]
+    scales = [float, float, np.log, np.arctanh, np.log if random else float]
+    start = np.array(
+        [f(table.loc[n, "estimate"]) for n, f in zip(names, scales, strict=True)]
+    )
+
+    def least(held=None, value=0.0):
+        def function(free):
+            x = free if held is None else np.insert(free, held, value)
+            return deviance(x, bool(random), not random)
+
+        begin = start if held is None else np.delete(start, held)
+        return optimize.minimize(function, begin, method="BFGS").fun
+
+    best, furthest = least(), stats.chi2.ppf(0.5, 1)
+    assert table["note"].eq("").all()
+    for held, (name, scale) in enumerate(zip(names, scales, strict=True)):
+        for end in ("lower", "upper"):
+            value = scale(table.loc[name, end])
+            assert_allclose(least(held, value) - best, furthest, atol=2e-5)
+
+
+@pytest.mark.parametrize("which", ["beta", "sigma", "sd", "cor", "phi"])
+def test_slopes_and_curvatures_of_the_held_likelihood(which):
+    X, y = series()
+    with pytest.warns(Warning):
+        model = MixedEffectsRegressor(
+            "(1 + x | who)", fixed=["x"], residual=AR1("day", "who"), method="ml"
+        ).fit(X, y)
+    criterion = model.fit_.model()
+    point = criterion.at(np.array([0.9, 0.3, 0.5, 0.4]))
+    sd, cor = parameters_of(criterion.statistics.terms)[1:3]
+    held = {
+        "beta": lambda: hold_contrast(point, np.array([0.3, 1.0])),
+        "sigma": lambda: hold_sigma(point),
+        "sd": lambda: hold_variance_parameter(point, sd),
+        "cor": lambda: hold_variance_parameter(point, cor),
+        "phi": lambda: hold_coordinate(point, 3),
+    }[which]()
+    held = along_errors(held)
+    base = held.x + 0.05 * np.cos(np.arange(len(held.x)))
+
+    def at(x):
+        return held.at(x[held.index], x)
+
+    g, H = at(base).slope_and_curvature()
+    for m in range(len(base)):
+        step = 1e-5 * np.eye(len(base))[m]
+        up, down = at(base + step), at(base - step)
+        slope = (up.deviance - down.deviance) / 2e-5
+        assert_allclose(g[m], slope, rtol=1e-6, atol=1e-5)
+        change = up.slope_and_curvature()[0] - down.slope_and_curvature()[0]
+        assert_allclose(H[m], change / 2e-5, rtol=1e-6, atol=1e-4)
+
+
+def test_profiles_without_rows_and_with_them_are_the_same():
+    X, y = series()
+    halves = X.assign(half=np.where(np.arange(len(y)) % 2, "odd", "even"))
+    model = MixedEffectsRegressor(
+        [], fixed=["x"], residual=Heteroscedastic("half")
+    ).fit(halves, y)
+    (name,) = model.residual_parameters_.index
+    alone = profile(model, name).intervals()
+    with_rows = profile(model, name, halves, y).intervals()
+    pd.testing.assert_frame_equal(alone, with_rows, rtol=1e-6)
+    assert alone.loc[name, "lower"] < 1.0 < alone.loc[name, "upper"]
+
+
+def test_parameters_that_cannot_be_held_alone_say_so():
+    X, y = series()
+    model = fitted(UnstructuredErrors("day", "who", variances=False), random=())
+    names = ["correlation[0, 1]", "correlation[1, 2]"]
+    reasons = profile(model, names, X, y, coverage=0.2).reasons
+    assert reasons["correlation[0, 1]"] == ""
+    assert "cannot be held alone" in reasons["correlation[1, 2]"]
+
+
+@pytest.mark.parametrize(
+    ("residual", "message"),
+    [
+        (ARMA(1, 1, "day", "who"), "give profile the X and y of the fit"),
+        (AR1("day", "who") * KnownSigma(1.0), "gives sigma"),
+    ],
+)
+def test_profiles_that_are_refused(residual, message):
+    with pytest.raises(ValueError, match=message):
+        profile(fitted(residual, random=()))

@@ -171,6 +171,20 @@ def _weighted(errors: Errors, design: Design, weights: Weights) -> Errors:
     return replace(errors, log_deviation=log_deviation)
 
 
+def model_from_rows(design: Design, errors: Errors, fit: LMMFit) -> FittedErrors:
+    """Return the errors of a fit with their model known at any u, from its rows."""
+    assert fit.errors is not None
+    design = reordered(design, errors.order)
+    errors = _weighted(errors, design, fit.weights)
+    return replace(fit.errors, model=error_model(errors, design, fit.errors.plain))
+
+
+def maximum_likelihood(fit: LMMFit, errors: FittedErrors, tol: float = 1e-8) -> Point:
+    """Return the point of maximum likelihood of a fit whose errors' model is known."""
+    point = errors.criterion(fit.kept, False).at(fit.theta_standardized)
+    return minimize(point, tol=tol).point if fit.reml else point
+
+
 def error_model(
     errors: Errors, design: Design, plain: CrossProducts
 ) -> RowErrors | SummedErrors:

@@ -126,6 +126,9 @@ class ErrorModel(Protocol):
     def at(self, u: FloatArray) -> Expansion:
         """Return the cross-products at u."""
 
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return all parameters on the user's scale."""
+
     def select(self, kept: BoolArray) -> ErrorModel:
         """Return the model without the fixed-effect columns not kept."""
 
@@ -141,6 +144,16 @@ class LocalErrors:
 
     expansion: Expansion
     reach: float = 1e-3
+
+    def values(self, u: FloatArray) -> FloatArray:
+        """Raise: the parameters as functions of u are not kept.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
+        raise ValueError(f"The parameters at u={u} need the rows again.")
 
     def select(self, kept: BoolArray) -> LocalErrors:
         """Return the model without the fixed-effect columns not kept."""
@@ -235,6 +248,10 @@ class RowErrors:
         slopes = self.errors.slopes
         errors = replace(self.errors, slopes=slopes - slopes.mean(axis=0))
         return RowErrors(errors, self.plain, self.rows, self.codes)
+
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return all parameters on the user's scale."""
+        return self.errors.values(u)
 
     @property
     def counts(self) -> FloatArray:

@@ -123,7 +123,10 @@ class Held:
         x[self.index] = value * np.exp(-lam) if self.times_sigma else value
         if self.index == len(x) + self._sigma:
             lam = value
-        return HeldPoint(self, x, lam)
+        return self._point(x, lam)
+
+    def _point(self, x: FloatArray, lam: float) -> HeldPoint:
+        return HeldPoint(self, self.criterion, x, lam)
 
 
 class HeldPoint(Point):
@@ -132,9 +135,11 @@ class HeldPoint(Point):
     value_slope, slope : derivatives by what is held, and by the other entries
     """
 
-    def __init__(self, held: Held, x: FloatArray, log_sigma: float) -> None:
+    def __init__(
+        self, held: Held, criterion: Criterion, x: FloatArray, log_sigma: float
+    ) -> None:
         self.held, self.x, self.log_sigma = held, x, log_sigma
-        super().__init__(held.criterion, x[: held.criterion.n_parameters])
+        super().__init__(criterion, x[: held._sigma])
         self._pull = 0.0
         if held.contrast is not None:
             self._hold(held.contrast, x[-1])
@@ -209,6 +214,11 @@ class HeldPoint(Point):
 def hold_sigma(optimum: Point) -> Held:
     """Hold log sigma."""
     return Held(optimum.criterion, _coordinates(optimum), len(optimum.theta))
+
+
+def hold_coordinate(optimum: Point, index: int) -> Held:
+    """Hold an entry of theta itself."""
+    return Held(optimum.criterion, _coordinates(optimum), index)
 
 
 def hold_contrast(optimum: Point, contrast: FloatArray) -> Held:

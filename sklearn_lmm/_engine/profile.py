@@ -72,6 +72,15 @@ class Trace:
     slopes: FloatArray
     ends: tuple[End, End]
 
+    def reversed(self) -> Trace:
+        """Return the profile by -value."""
+        return Trace(
+            -self.values[::-1],
+            -self.zeta[::-1],
+            self.slopes[::-1],
+            (self.ends[1], self.ends[0]),
+        )
+
     def value_at(self, zeta: float) -> float | None:
         """Return the outermost value where the profile has this zeta.
 

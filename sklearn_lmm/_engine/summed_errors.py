@@ -51,6 +51,9 @@ class Law(Protocol):
     def at(self, u: FloatArray) -> Mixture:
         """Return the coefficients at u."""
 
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return all parameters on the user's scale, fixed ones included."""
+
 
 @dataclass(frozen=True, eq=False)
 class CorrelationLaw:
@@ -67,7 +70,7 @@ class CorrelationLaw:
 
     def at(self, u: FloatArray) -> Mixture:
         free = np.isnan(self.fixed)
-        weights, logs = self.correlation.mixture(np.where(free, u.sum(), self.fixed))
+        weights, logs = self.correlation.mixture(self._complete(u))
         m = int(free.sum())
         return Mixture(
             value=weights[0],
@@ -78,6 +81,13 @@ class CorrelationLaw:
             d2logdet=logs[2:3][None][:m, :m],
         )
 
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return the parameter of the correlation."""
+        return self.correlation.values(self._complete(u))
+
+    def _complete(self, u: FloatArray) -> FloatArray:
+        return np.where(np.isnan(self.fixed), u.sum(), self.fixed)
+
 
 @dataclass(frozen=True, eq=False)
 class StrataLaw:
@@ -85,16 +95,17 @@ class StrataLaw:
 
     fixed : (m,), delta, NaN where free
     counts : (m,), the rows of every stratum but the first
+    ratio : (m,), whether the user is told exp(delta) and not delta
     """
 
     fixed: FloatArray
     counts: FloatArray
     logdet: float
+    ratio: BoolArray
 
     def at(self, u: FloatArray) -> Mixture:
         free = np.flatnonzero(np.isnan(self.fixed))
-        delta = self.fixed.copy()
-        delta[free] = u
+        delta = self._complete(u)
         c = np.append(1.0, np.exp(-2.0 * delta))
         m = len(free)
         first, second = np.zeros((m, len(c))), np.zeros((m, m, len(c)))
@@ -108,6 +119,16 @@ class StrataLaw:
             dlogdet=2.0 * self.counts[free],
             d2logdet=np.zeros((m, m)),
         )
+
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return the ratios, or their logarithms."""
+        delta = self._complete(u)
+        return np.where(self.ratio, np.exp(delta), delta)
+
+    def _complete(self, u: FloatArray) -> FloatArray:
+        delta = self.fixed.copy()
+        delta[np.isnan(delta)] = u
+        return delta
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +157,10 @@ class SummedErrors:
             dlogdet=mixture.dlogdet,
             d2logdet=mixture.d2logdet,
         )
+
+    def values(self, u: FloatArray) -> FloatArray:
+        """Return all parameters on the user's scale."""
+        return self.law.values(u)
 
     def select(self, kept: BoolArray) -> SummedErrors:
         """Return the model without the fixed-effect columns not kept."""
@@ -197,7 +222,7 @@ def summed_errors(
             return None
         operations = [_rows_of(1.0 - strata.sum(axis=1))]
         operations += [_rows_of(column) for column in strata.T]
-        law: Law = StrataLaw(errors.fixed, counts @ strata, logdet)
+        law: Law = StrataLaw(errors.fixed, counts @ strata, logdet, errors.ratio)
         return SummedErrors(tuple(map(sums.of, operations)), law)
     operators = errors.correlation.operators()
     if errors.slopes.size or operators is None or len(operators) > MOST_PARTS:

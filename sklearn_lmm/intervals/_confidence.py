@@ -14,6 +14,9 @@ from sklearn_lmm.intervals._parameters import chosen_parameters
 from sklearn_lmm.intervals._profile import profile
 from sklearn_lmm.intervals._wald import wald_intervals
 
+_TAKEN = {"wald": set[str](), "profile": {"X", "y", "groups", "sample_weight"}}
+"""What the methods take of the rows and further options; else anything."""
+
 
 @validate_params(
     {
@@ -41,7 +44,8 @@ def confidence_intervals(
     est : MixedEffectsRegressor
         A fitted estimator.
     X, y : array-like, default=None
-        The rows of the fit, for `method="bootstrap"` only.
+        The rows of the fit, for `method="bootstrap"`, and for "profile" where a
+        residual structure needs them.
     method : {"wald", "profile", "bootstrap"}, default="wald"
         "wald": estimate and standard error times a quantile; on the log scale
         for standard deviations, on Fisher's z for correlations. "profile":
@@ -56,7 +60,7 @@ def confidence_intervals(
         For "wald": quantiles of fixed effects, normal ones as in lme4 or those of
         Student's t, which are right with few groups too.
     **options
-        Passed on to `bootstrap`, as are X and y.
+        Passed on to `bootstrap`, or `profile`, as are X and y.
 
     Returns
     -------
@@ -87,7 +91,8 @@ def confidence_intervals(
     sigma                                25.59   22.90   28.86
     """
     chosen = chosen_parameters(est, parameters)
-    if method != "bootstrap" and (options or X is not None or y is not None):
+    given = set(options) | {k for k, v in (("X", X), ("y", y)) if v is not None}
+    if given - _TAKEN.get(method, given):
         raise ValueError(
             f"method={method!r} takes neither X, y nor {sorted(options)}: they are for "
             "method='bootstrap'."
@@ -95,6 +100,6 @@ def confidence_intervals(
     if method == "wald":
         return wald_intervals(est, chosen, coverage, df)
     if method == "profile":
-        return profile(est, parameters, coverage=coverage).intervals()
+        return profile(est, parameters, X, y, coverage=coverage, **options).intervals()
     table = bootstrap(est, X, y, **options).intervals(coverage)
     return table.loc[[parameter.name for parameter in chosen]]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from sklearn_lmm._engine.criterion import Point
-from sklearn_lmm._engine.fit import fit_statistics
+from sklearn_lmm._engine.error_criterion import ErrorCriterion
 from sklearn_lmm._engine.held import (
     Held,
     correlation,
@@ -19,11 +19,12 @@ from sklearn_lmm._engine.held import (
     hold_sigma,
     hold_variance_parameter,
 )
+from sklearn_lmm._engine.held_errors import ErrorCoordinate, along_errors
 from sklearn_lmm._engine.profile import Trace, contrast_in_engine, trace_profile
 from sklearn_lmm._engine.variance_parameters import values_and_gradient
 from sklearn_lmm._progress import progress
-from sklearn_lmm._residual_fit import refuse_errors
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm.intervals._likelihood import likelihood_optimum
 from sklearn_lmm.intervals._parameters import (
     FLAT,
     PERFECT,
@@ -46,6 +47,11 @@ ENDS = {
     ),
 }
 
+ENTANGLED = (
+    "its range depends on other parameters of the errors, so that it cannot be held "
+    "alone; Wald and bootstrap intervals are there"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -55,6 +61,7 @@ class Curve:
     reason : why there is none
     shift, scale : the parameter is g(scale (value - shift)), with g the identity,
         exp for sigma, or the correlation that an angle stands for
+    coordinate : what a parameter of the errors is a function of
     """
 
     parameter: Parameter
@@ -64,9 +71,12 @@ class Curve:
     scale: float = 1.0
     structure: Any = None
     q: int = 0
+    coordinate: ErrorCoordinate | None = None
 
     def user(self, values: FloatArray) -> FloatArray:
         """Return the parameter for values that the engine held."""
+        if self.coordinate is not None:
+            return self.coordinate.values(self.coordinate.sign * values)
         if self.parameter.kind == "cor":
             return correlation(self.structure, self.q, values)
         if self.parameter.kind == "sigma":
@@ -163,13 +173,20 @@ class Profile:
 def profile(
     est: Any,
     parameters: str | Sequence[str] | None = None,
+    X: Any = None,
+    y: Any = None,
     *,
+    groups: Any = None,
+    sample_weight: Any = None,
     coverage: float = 0.99,
 ) -> Profile:
     """Follow the profile likelihood of parameters on both sides of the estimate.
 
     The likelihood is the ordinary one: a model fitted by REML is refitted by ML
-    first, as in lme4. Nothing but the cross-products that the fit kept is used.
+    first, as in lme4. Nothing but the cross-products that the fit kept is used,
+    unless they depend on parameters of a residual structure in a way that only the
+    rows tell: not for equally spaced `AR1`, equal correlations and ratios of
+    standard deviations.
 
     Parameters
     ----------
@@ -177,6 +194,8 @@ def profile(
         A fitted estimator.
     parameters : str or list of str, default=None
         Names as in `confidence_intervals`, "fixed" or "variance"; None for all.
+    X, y, groups, sample_weight : array-like, default=None
+        The rows of the fit, for a residual structure that needs them.
     coverage : float, default=0.99
         How far to go: to the ends of intervals of this coverage.
 
@@ -188,7 +207,8 @@ def profile(
     Raises
     ------
     ValueError
-        If there is no such parameter, or coverage is not between 0 and 1.
+        If there is no such parameter, or coverage is not between 0 and 1; if rows
+        are needed, or are others than those of the fit.
 
     Examples
     --------
@@ -207,7 +227,8 @@ def profile(
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage={coverage} must be between 0 and 1.")
     furthest = float(stats.norm.ppf(0.5 + coverage / 2.0))
-    optimum = None if est.fit_.perfect else _maximum_likelihood(est)
+    data = (X, y, groups, sample_weight)
+    optimum = None if est.fit_.perfect else likelihood_optimum(est, data)
     shown = progress(chosen, description="profiles")
     curves = tuple(_curve(est, optimum, parameter, furthest) for parameter in shown)
     names = [parameter.name for parameter in chosen]
@@ -221,18 +242,6 @@ def profile(
     )
 
 
-def _maximum_likelihood(est: Any) -> Point:
-    """Return the point of maximum likelihood, of the rows that theta is from."""
-    fit = est.fit_
-    fit.require_exact("A profile of the likelihood")
-    refuse_errors(est)
-    if fit.reml:
-        fit = fit_statistics(
-            fit.statistics, fit.kept, reml=False, weights=fit.weights, tol=est.tol
-        )
-    return fit.model().at(fit.theta_standardized)
-
-
 def _curve(
     est: Any, optimum: Point | None, parameter: Parameter, furthest: float
 ) -> Curve:
@@ -242,18 +251,40 @@ def _curve(
     if parameter.kind == "fixed":
         unit = np.eye(len(optimum.beta))[parameter.position]
         contrast, shift = contrast_in_engine(optimum, unit)
-        held = hold_contrast(optimum, contrast)
-        return Curve(parameter, trace_profile(held, furthest), "", shift, scale)
+        trace = _traced(hold_contrast(optimum, contrast), furthest)
+        return Curve(parameter, trace, "", shift, scale)
     if parameter.kind == "sigma":
-        trace = trace_profile(hold_sigma(optimum), furthest)
+        trace = _traced(hold_sigma(optimum), furthest)
         return Curve(parameter, trace, scale=scale)
+    if parameter.kind == "error":
+        return _error_curve(est, optimum, parameter, furthest)
     held_or_reason = _hold_variance(est, optimum, parameter)
     if isinstance(held_or_reason, str):
         return Curve(parameter, None, held_or_reason)
-    trace = trace_profile(held_or_reason, furthest)
+    trace = _traced(held_or_reason, furthest)
     assert parameter.variance is not None
     term = est.fit_.statistics.terms[parameter.variance.term]
     return Curve(parameter, trace, "", 0.0, scale, term.structure, term.q)
+
+
+def _traced(held: Held, furthest: float) -> Trace:
+    return trace_profile(along_errors(held), furthest)
+
+
+def _error_curve(
+    est: Any, optimum: Point, parameter: Parameter, furthest: float
+) -> Curve:
+    """Return the profile of a parameter of a residual structure."""
+    criterion = cast(ErrorCriterion, optimum.criterion)
+    u = optimum.theta[criterion.n_parameters :]
+    fitted = replace(est.fit_.errors, model=criterion.model, u=u)
+    coordinate = ErrorCoordinate.of(fitted, parameter.position)
+    if coordinate is None:
+        return Curve(parameter, None, ENTANGLED)
+    trace = _traced(coordinate.hold(optimum), furthest)
+    if coordinate.sign < 0.0:
+        trace = trace.reversed()
+    return Curve(parameter, trace, coordinate=coordinate)
 
 
 def _hold_variance(est: Any, optimum: Point, parameter: Parameter) -> Held | str:
@@ -280,6 +311,8 @@ def _estimate(est: Any, parameter: Parameter) -> float:
         return float(est.fixed_effects_.iloc[parameter.position])
     if est.fit_.perfect:
         return 0.0 if parameter.kind == "sigma" else np.nan
+    if parameter.kind == "error":
+        return float(est.fit_.errors.values[parameter.position])
     point = est.fit_.model().at(est.fit_.theta_standardized)
     assert parameter.variance is not None
     (value,), _ = values_and_gradient(point, [parameter.variance])
