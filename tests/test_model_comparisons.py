@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect, lmer
+from sklearn_lmm._engine.smaller import fit_again
 from sklearn_lmm.exceptions import SingularFitWarning
 from sklearn_lmm.inference import (
     coefficient_table,
@@ -19,7 +20,7 @@ from sklearn_lmm.inference import (
     likelihood_ratio_test,
     ranova,
 )
-from sklearn_lmm.residuals import AR1
+from sklearn_lmm.residuals import AR1, ARMA, Heteroscedastic
 
 REFERENCE = json.loads((ORACLES_DIR / "inference.json").read_text())
 LRT = [name for name in REFERENCE if name.startswith("lrt_")]
@@ -408,11 +409,11 @@ def test_bootstrap_needs_the_effects_of_the_smaller_model_in_the_larger():
         likelihood_ratio_test(small, large, assume_nested=True, bootstrap=9)
 
 
-def serial(residual, method="ml", fixed=("x",)):
+def serial(residual, method="ml", fixed=("x",), random="g"):
     X, y = rows()
     X["t"] = np.tile(np.arange(16.0), 12)
     model = MixedEffectsRegressor(
-        "g", fixed=list(fixed), residual=residual, method=method
+        random, fixed=list(fixed), residual=residual, method=method
     )
     return model.fit(X, y)
 
@@ -428,15 +429,51 @@ def test_models_with_a_residual_structure():
     assert np.isnan(criteria["conditional_aic"])
     with pytest.raises(ValueError, match=r"AR1\(time='t'\) is in the smaller only"):
         likelihood_ratio_test(serial(AR1("t"), fixed=()), serial(None))
-    with pytest.raises(ValueError, match="fit it with method='ml'"):
-        likelihood_ratio_test(*(serial(r, "reml") for r in (None, AR1("t"))))
+    again = likelihood_ratio_test(*(serial(r, "reml") for r in (None, AR1("t"))))
+    assert again["method"].eq("ml, refitted").all()
+    assert_allclose(again.loc[1, "statistic"], statistic, rtol=1e-7)
     with pytest.raises(ValueError, match="independent and equal"):
         likelihood_ratio_test(*models, bootstrap=9)
-    with pytest.raises(ValueError, match="independent and equal"):
-        ranova(models[1])
-    with pytest.raises(ValueError, match="independent and equal"):
-        drop1(models[1], test="chi2")
     assert drop1(models[1]).index.tolist() == ["x"]
+
+
+def test_effects_left_out_beside_a_residual_structure():
+    full = serial(AR1("t", "g"), "reml")
+    got = ranova(full)
+    without = serial(AR1("t", "g"), "reml", random=[])
+    expected = [full.log_likelihood_, without.log_likelihood_]
+    assert_allclose(got["log_likelihood"], expected, rtol=1e-9)
+    assert got["n_parameters"].to_list() == [5, 4]
+    got = drop1(full, test="chi2")
+    by_ml = [serial(AR1("t", "g"), fixed=fixed) for fixed in (("x",), ())]
+    expected = [model.log_likelihood_ for model in by_ml]
+    assert_allclose(got["log_likelihood"], expected, rtol=1e-9)
+
+
+def test_what_a_refit_without_rows_knows_of_the_errors():
+    X, y = rows()
+    X["half"] = np.where(np.arange(len(y)) % 2, "odd", "even")
+    by_reml, by_ml = (
+        MixedEffectsRegressor(
+            "g", fixed=["x"], residual=Heteroscedastic("half"), method=method
+        ).fit(X, y)
+        for method in ("reml", "ml")
+    )
+    again, direct = fit_again(by_reml.fit_, reml=False), by_ml.fit_
+    assert_allclose(again.criterion, direct.criterion, rtol=1e-10)
+    assert_allclose(again.sigma, direct.sigma, rtol=1e-5)
+    for name in ("u", "values", "jacobian", "delta"):
+        got, expected = getattr(again.errors, name), getattr(direct.errors, name)
+        assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_structures_that_need_the_rows_for_a_refit():
+    model = serial(ARMA(1, 1, "t"), "reml")
+    for refit in (ranova, lambda m: drop1(m, test="chi2")):
+        with pytest.raises(ValueError, match="fitted again without its rows"):
+            refit(model)
+    with pytest.raises(ValueError, match=r"rows: .* refit=False takes the fits"):
+        likelihood_ratio_test(serial(None), model)
 
 
 def test_stochastic_fits_have_no_likelihood_ratios():

@@ -74,6 +74,7 @@ LAYERS = [
     "sklearn_lmm._engine.conditional",
     "sklearn_lmm._engine.summed_errors",
     "sklearn_lmm._engine.error_fit",
+    "sklearn_lmm._engine.smaller",
     "sklearn_lmm._engine.prediction",
     "sklearn_lmm._engine.fitted_rows",
     "sklearn_lmm._engine.group_estimates",

@@ -299,10 +299,6 @@ def test_what_takes_errors_for_independent_says_so():
     model = fit(AR1("Days"))
     with pytest.raises(ValueError, match="takes errors for independent and equal"):
         diagnostics.leverage(model, X, Y)
-    with pytest.raises(ValueError, match="takes errors for independent"):
-        intervals.profile(model)
-    with pytest.raises(ValueError, match="takes errors for independent and equal"):
-        inference.ranova(model)
     with pytest.raises(ValueError, match="takes errors for independent and equal"):
         diagnostics.r_squared(fit(ExponentialVariance("Days")))
     assert 0 < diagnostics.r_squared(model)["marginal"] < 1

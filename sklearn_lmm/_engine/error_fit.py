@@ -28,7 +28,7 @@ from sklearn_lmm._engine.optimize import Optimum, minimize
 from sklearn_lmm._engine.result import LMMFit, Weights, frozen, result_of
 from sklearn_lmm._engine.row_sums import standardized_rows
 from sklearn_lmm._engine.summed_errors import SummedErrors, summed_errors
-from sklearn_lmm._types import FloatArray, IntArray
+from sklearn_lmm._types import BoolArray, FloatArray, IntArray
 
 MOST_ROWS = 500_000
 """Rows up to which Kenward and Roger's method is prepared, by one more pass.
@@ -79,9 +79,21 @@ def fit_with_errors(
     if exact_tests:
         squares = _squares(optimum.point, fitted, everything, errors, design)
         fitted = replace(fitted, squares=squares)
+    return fit_of(optimum, fitted, kept, unidentified, solver, weights)
+
+
+def fit_of(
+    optimum: Optimum,
+    fitted: FittedErrors,
+    kept: BoolArray,
+    unidentified: tuple[int, ...],
+    solver: str,
+    weights: Weights,
+) -> LMMFit:
+    """Return the fit of an optimum, with the errors at it."""
     value = fitted.model.at(fitted.u).value
     result = result_of(optimum, value, kept, unidentified, solver, weights)
-    sigma = result.sigma if errors.sigma is None else errors.sigma
+    sigma = result.sigma if fitted.sigma is None else fitted.sigma
     return frozen(replace(result, errors=fitted, sigma=sigma))
 
 

@@ -27,16 +27,8 @@ def refitted(
 ) -> LMMFit:
     """Fit again with other cross-products, fewer columns or the other criterion.
 
-    Raises
-    ------
-    ValueError
-        If the fit does not follow from its cross-products alone.
+    Errors are independent.
     """
-    if fit.errors is not None:
-        raise ValueError(
-            "A model with a residual structure cannot be fitted again without its "
-            "rows: fit the models to compare, with method='ml', and compare those."
-        )
     statistics = fit.statistics if statistics is None else statistics
     if kept is not None and statistics.columns.mix is not None:
         statistics = without_mix(statistics)

@@ -23,7 +23,7 @@ from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.error_sums import Operation, Sums
 from sklearn_lmm._engine.errors import Errors, Expansion, combine
 from sklearn_lmm._engine.factor_single import pool_levels
-from sklearn_lmm._types import BoolArray, FloatArray
+from sklearn_lmm._types import AnyArray, BoolArray, FloatArray
 
 MOST_PARTS = 12
 """Cross-products kept, at most, instead of the rows."""
@@ -51,8 +51,14 @@ class Law(Protocol):
     def at(self, u: FloatArray) -> Mixture:
         """Return the coefficients at u."""
 
-    def values(self, u: FloatArray) -> FloatArray:
-        """Return all parameters on the user's scale, fixed ones included."""
+    def values(self, u: AnyArray) -> AnyArray:
+        """Return all parameters on the user's scale, fixed ones included.
+
+        Analytic in u.
+        """
+
+    def delta(self, u: FloatArray) -> FloatArray:
+        """Return the parameters of the standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +87,15 @@ class CorrelationLaw:
             d2logdet=logs[2:3][None][:m, :m],
         )
 
-    def values(self, u: FloatArray) -> FloatArray:
+    def values(self, u: AnyArray) -> AnyArray:
         """Return the parameter of the correlation."""
         return self.correlation.values(self._complete(u))
 
-    def _complete(self, u: FloatArray) -> FloatArray:
+    def delta(self, u: FloatArray) -> FloatArray:
+        """Return nothing: standard deviations are equal, or known."""
+        return np.zeros(0)
+
+    def _complete(self, u: AnyArray) -> AnyArray:
         return np.where(np.isnan(self.fixed), u.sum(), self.fixed)
 
 
@@ -105,7 +115,7 @@ class StrataLaw:
 
     def at(self, u: FloatArray) -> Mixture:
         free = np.flatnonzero(np.isnan(self.fixed))
-        delta = self._complete(u)
+        delta = self.delta(u)
         c = np.append(1.0, np.exp(-2.0 * delta))
         m = len(free)
         first, second = np.zeros((m, len(c))), np.zeros((m, m, len(c)))
@@ -120,14 +130,15 @@ class StrataLaw:
             d2logdet=np.zeros((m, m)),
         )
 
-    def values(self, u: FloatArray) -> FloatArray:
+    def values(self, u: AnyArray) -> AnyArray:
         """Return the ratios, or their logarithms."""
-        delta = self._complete(u)
+        delta = self.delta(u)
         return np.where(self.ratio, np.exp(delta), delta)
 
-    def _complete(self, u: FloatArray) -> FloatArray:
-        delta = self.fixed.copy()
-        delta[np.isnan(delta)] = u
+    def delta(self, u: AnyArray) -> AnyArray:
+        """Return delta, given the free ones."""
+        delta = self.fixed.astype(u.dtype)
+        delta[np.isnan(self.fixed)] = u
         return delta
 
 
@@ -158,7 +169,7 @@ class SummedErrors:
             d2logdet=mixture.d2logdet,
         )
 
-    def values(self, u: FloatArray) -> FloatArray:
+    def values(self, u: AnyArray) -> AnyArray:
         """Return all parameters on the user's scale."""
         return self.law.values(u)
 

@@ -12,8 +12,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._columns import listed
-from sklearn_lmm._engine.reduced import refitted
 from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._engine.smaller import fit_again
 from sklearn_lmm.inference._bootstrap import bootstrap_statistics
 from sklearn_lmm.inference._nesting import check_same_rows, variances_at_zero
 from sklearn_lmm.inference._ratio import check_boundary, tail
@@ -130,12 +130,10 @@ def _check_comparable(ests: tuple[Any, ...]) -> None:
 def _by_ml(est: Any) -> LMMFit:
     if not est.fit_.reml:
         return est.fit_
-    if est.fit_.errors is not None:
-        raise ValueError(
-            "A model with a residual structure cannot be refitted without its rows: "
-            "fit it with method='ml', or give refit=False."
-        )
-    return refitted(est.fit_, reml=False)
+    try:
+        return fit_again(est.fit_, reml=False)
+    except ValueError as error:
+        raise ValueError(f"{error} refit=False takes the fits as they are.") from error
 
 
 def _line(est: Any, fit: LMMFit) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_lmm._engine.reduced import refitted, select_coefficients
-from sklearn_lmm._residual_fit import refuse_errors
+from sklearn_lmm._engine.smaller import fit_again
 from sklearn_lmm._roles import INTERCEPT, Term
 from sklearn_lmm.covariance import Diagonal, Unstructured
 from sklearn_lmm.inference._ratio import check_boundary, row
@@ -60,7 +59,8 @@ def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If there is no random effect, or an option is unknown.
+        If there is no random effect, or an option is unknown; if a residual
+        structure needs the rows for a refit.
 
     Examples
     --------
@@ -76,7 +76,6 @@ def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
     """
     check_is_fitted(est)
     check_boundary(boundary)
-    refuse_errors(est)
     est.fit_.require_exact("A likelihood-ratio test")
     n_terms = len(est._layout.roles.terms)
     if not n_terms:
@@ -85,9 +84,8 @@ def ranova(est: Any, *, boundary: str = "mixture") -> pd.DataFrame:
     rows = {FULL: row(fit)}
     for k in range(n_terms):
         for reduction in _reductions(est, k):
-            statistics = select_coefficients(fit.statistics, reduction.kept)
             mixture = reduction.one_variance and boundary == "mixture"
-            smaller = refitted(fit, statistics=statistics)
+            smaller = fit_again(fit, random=reduction.kept)
             rows[reduction.label] = row(smaller, fit, mixture)
     return pd.DataFrame(rows.values(), index=pd.Index(list(rows), dtype=object))
 

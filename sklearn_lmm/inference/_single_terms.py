@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_lmm._engine.reduced import refitted
-from sklearn_lmm._residual_fit import refuse_errors
+from sklearn_lmm._engine.smaller import fit_again
 from sklearn_lmm.inference._anova import anova
 from sklearn_lmm.inference._fixed_part import fixed_part
 from sklearn_lmm.inference._random_terms import FULL
@@ -73,16 +72,15 @@ def drop1(
     ]
     if test == "f":
         return anova(est, type=2, df=df, terms=terms).loc[[t.name for t in outer]]
-    refuse_errors(est)
     fit = est.fit_
     fit.require_exact("A likelihood-ratio test")
-    full = refitted(fit, reml=False) if fit.reml else fit
+    full = fit_again(fit, reml=False) if fit.reml else fit
     rows = {FULL: row(full)}
     estimated = np.flatnonzero(fit.kept)
     for term in outer:
         kept = fit.kept.copy()
         kept[estimated[list(term.columns)]] = False
-        rows[term.name] = row(refitted(fit, kept=kept, reml=False), full)
+        rows[term.name] = row(fit_again(fit, kept=kept, reml=False), full)
     table = pd.DataFrame(rows.values(), index=pd.Index(list(rows), dtype=object))
     again = fit.reml | (np.arange(len(table)) > 0)
     return table.assign(method=np.where(again, "ml, refitted", "ml"))
