@@ -18,7 +18,7 @@ import numpy as np
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.factor import Forms, PerFactor
 from sklearn_lmm._engine.factor_single import SingleFactored, SingleStrategy
-from sklearn_lmm._engine.linalg import sandwich, shrinkage
+from sklearn_lmm._engine.linalg import one_thread, sandwich, shrinkage
 from sklearn_lmm._types import FloatArray
 
 LEVELS_AT_ONCE = 4096
@@ -128,9 +128,10 @@ class LevelwisePoint(Point):
         """Return T'Z Psi Z'V^-1 T (p + 1, p + 1)."""
         _, q, k = self.criterion.statistics.b[0].shape
         gram = np.zeros((q * k, q * k))
-        for block in self._blocks():
-            ZVT = _times(block.IS, block.b)
-            gram += block.b.reshape(q * k, -1) @ ZVT.reshape(q * k, -1).T
+        with one_thread():
+            for block in self._blocks():
+                ZVT = _times(block.IS, block.b)
+                gram += block.b.reshape(q * k, -1) @ ZVT.reshape(q * k, -1).T
         Psi = self.L[0] @ self.L[0].T
         return np.asarray(np.einsum("iajb,ij->ab", gram.reshape(q, k, q, k), Psi))
 
@@ -140,15 +141,12 @@ class LevelwisePoint(Point):
         q, p = self.criterion.statistics.b[0].shape[1], len(self.beta)
         shapes = [(q, q), (q, q), (q, p, q), (q, p, q, p), *[(q, q, q, q)] * 3]
         total = [np.zeros(shape) for shape in shapes]
-        for block in self._blocks():
-            ZVT = _times(block.IS, block.b)
-            F = np.matmul(root.T, ZVT)
-            v = np.einsum("a,iag->ig", weights, ZVT)
-            Q = _symmetric(_times(block.IS, block.S))
-            for sums, of_block in zip(
-                total, _products(Q, F, v, block.counts), strict=True
-            ):
-                sums += of_block.reshape(sums.shape)
+        with one_thread():
+            for block in self._blocks():
+                for sums, of_block in zip(
+                    total, _products(block, root, weights), strict=True
+                ):
+                    sums += of_block.reshape(sums.shape)
         return _Sums(*total)
 
     def _blocks(self) -> Iterator[_Block]:
@@ -194,18 +192,20 @@ def _symmetric(A: FloatArray) -> FloatArray:
     return 0.5 * (A + A.swapaxes(0, 1))
 
 
-def _products(
-    Q: FloatArray, F: FloatArray, v: FloatArray, counts: FloatArray | None
-) -> list[FloatArray]:
+def _products(block: _Block, root: FloatArray, weights: FloatArray) -> list[FloatArray]:
     """Return what `_Sums` has, of some levels, flat.
 
-    Q (q, q, g), F (q, p, g), v (q, g); `counts` enter what has no data in it
+    root (p + 1, p) and weights (p + 1,) make F and v of Z'V^-1 T; the number of
+    levels that each stands for enters what has no data in it
     """
+    ZVT = _times(block.IS, block.b)
+    F, v = np.matmul(root.T, ZVT), np.einsum("a,iag->ig", weights, ZVT)
     q, p, g = F.shape
     vv = (v[:, None] * v).reshape(q * q, g)
     FF = np.einsum("iag,jag->ijg", F, F).reshape(q * q, g)
-    Q, F = Q.reshape(q * q, g), F.reshape(q * p, g)
-    counted = Q if counts is None else Q * counts
+    Q = _symmetric(_times(block.IS, block.S)).reshape(q * q, g)
+    F = F.reshape(q * p, g)
+    counted = Q if block.counts is None else Q * block.counts
     return [
         counted.sum(axis=1),
         vv.sum(axis=1),

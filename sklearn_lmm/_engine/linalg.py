@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import lapack
+from threadpoolctl import ThreadpoolController
 
 from sklearn_lmm._types import FloatArray
 
 COLUMNS_AT_ONCE = 64
 """Columns eliminated before the others are brought up to date."""
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    # Looking for the libraries takes some milliseconds.
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Return a context in which a product has one core, for thousands of small ones.
+
+    Where other work is done, too, to wait for a second core takes far longer than
+    the product itself.
+    """
+    limits: AbstractContextManager[object] = _threads().limit(limits=1, user_api="blas")
+    return limits
 
 
 def shrinkage(S: FloatArray, L: FloatArray) -> tuple[FloatArray, FloatArray]:
