@@ -370,6 +370,6 @@ def test_level_product_sums_over_levels_and_coefficients():
 
 
 def test_schur_complement_that_does_not_fit_into_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(factor_crossed.os, "sysconf", lambda name: 1, raising=False)
+    monkeypatch.setattr(factor_crossed, "memory", lambda: 1.0)
     with pytest.raises(MemoryError, match="too large for an exact fit"):
         CrossedStrategy(statistics_of("crossed_intercepts"))

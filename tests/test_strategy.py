@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from problems import CROSSED, Effects, disconnected, make_design, problem
 
-from sklearn_lmm._engine import strategy
+from sklearn_lmm._engine import memory, strategy
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.factor_krylov import Sampling
 from sklearn_lmm._engine.strategy import choose_strategy, exact_is_affordable
@@ -57,6 +57,10 @@ def test_components_count_by_themselves(monkeypatch):
 
 
 def test_memory_is_guessed_where_the_system_does_not_tell(monkeypatch):
-    assert strategy.memory() > 2**20
-    monkeypatch.delattr(strategy.os, "sysconf", raising=False)
-    assert strategy.memory() == strategy.UNKNOWN_MEMORY
+    statistics = statistics_of("crossed_slopes")
+    assert memory.memory() > 2**20
+    monkeypatch.delattr(memory.os, "sysconf", raising=False)
+    assert memory.memory() is None
+    assert exact_is_affordable(statistics)
+    monkeypatch.setattr(strategy, "UNKNOWN_MEMORY", 1e3)
+    assert not exact_is_affordable(statistics)

@@ -17,14 +17,12 @@ second where it is small or singular.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import (
@@ -35,7 +33,9 @@ from sklearn_lmm._engine.factor import (
     average_information,
     quadratic,
 )
+from sklearn_lmm._engine.level_graph import is_connected, level_components
 from sklearn_lmm._engine.linalg import consecutive, shrinkage, symmetrize
+from sklearn_lmm._engine.memory import memory
 from sklearn_lmm._engine.outer_sums import ByLevel, outer_sums, rows_by_level
 from sklearn_lmm._engine.schur import (
     BlockLayout,
@@ -71,7 +71,7 @@ class CrossedStrategy:
         self.places = consecutive(sizes[f] for f in self.rest)
         N, self.C = self.stacked(statistics)
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
-        self.layout = _layout(self.N, self.Nt, self.C)
+        self.layout = _layout(statistics, self.rest, self.N, self.Nt)
         _check_memory(self.layout.n_entries, statistics.s[self.first].shape[0])
         self.outer = outer_sums(N, self.S.shape[1], self.layout)
         lower = sparse.tril(self.C).tocoo()
@@ -135,36 +135,19 @@ class CrossedStrategy:
 
 
 def _layout(
-    N: sparse.csr_array, Nt: sparse.csr_array, C: sparse.csr_array
+    statistics: CrossProducts,
+    rest: list[int],
+    N: sparse.csr_array,
+    Nt: sparse.csr_array,
 ) -> BlockLayout:
-    """Lay out one block for every set of rows connected through N or C."""
-    q_R, columns = N.shape
-    if _is_connected(N, Nt):
-        return BlockLayout.of_components(np.zeros(q_R, dtype=np.int64))
-    graph = sparse.block_array(
-        [[C, N], [None, sparse.csr_array((columns, columns))]], format="csr"
+    """Lay out one block for every set of connected rows of R."""
+    if is_connected(N, Nt):
+        return BlockLayout.of_components(np.zeros(N.shape[0], dtype=np.int64))
+    components = level_components(statistics)
+    labels = [np.repeat(components[f], statistics.s[f].shape[1]) for f in rest]
+    return BlockLayout.of_components(
+        np.unique(np.concatenate(labels), return_inverse=True)[1]
     )
-    # Stored zeros connect levels too: the graph is that of the pattern.
-    pattern = sparse.csr_array(
-        (np.ones(graph.nnz), graph.indices, graph.indptr), graph.shape
-    )
-    labels = connected_components(pattern, directed=False)[1][:q_R]
-    return BlockLayout.of_components(np.unique(labels, return_inverse=True)[1])
-
-
-def _is_connected(N: sparse.csr_array, Nt: sparse.csr_array) -> bool:
-    """Say whether N leads from its first row to all others in some steps.
-
-    Mostly so, and then far cheaper to see than to list components.  Entries that
-    are 0, or cancel, may only make the answer too cautious.
-    """
-    reached = np.zeros(N.shape[0])
-    reached[:1] = 1.0
-    before, found = 0, 1
-    while before < found < len(reached):
-        reached = np.maximum(reached, N @ (Nt @ reached != 0.0) != 0.0)
-        before, found = found, int(np.count_nonzero(reached))
-    return found == len(reached)
 
 
 def _check_memory(n_entries: int, eliminated: int) -> None:
@@ -175,11 +158,8 @@ def _check_memory(n_entries: int, eliminated: int) -> None:
     MemoryError
         Where the system tells how much memory there is, and that is too little.
     """
-    needed = COPIES * 8 * n_entries
-    if not hasattr(os, "sysconf"):
-        return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    needed, there = COPIES * 8 * n_entries, memory()
+    if there is not None and needed > there:
         raise MemoryError(
             "The grouping factors are crossed, and too large for an exact fit: beside "
             f"the {eliminated} levels of the largest factor, the others need "

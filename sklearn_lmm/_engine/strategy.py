@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import NoRandomEffects, Strategy
@@ -16,7 +13,8 @@ from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.factor_krylov import KrylovStrategy, Sampling
 from sklearn_lmm._engine.factor_nested import NestedStrategy, nesting_order
 from sklearn_lmm._engine.factor_single import SingleStrategy
-from sklearn_lmm._engine.linalg import consecutive
+from sklearn_lmm._engine.level_graph import level_components
+from sklearn_lmm._engine.memory import memory
 from sklearn_lmm._types import FloatArray
 
 MEMORY_PART = 0.25
@@ -80,29 +78,20 @@ def exact_is_affordable(statistics: CrossProducts) -> bool:
 def _affordable(sizes: FloatArray) -> bool:
     bytes_needed = 2 * 8 * float(np.sum(sizes**2))
     flops = EVALUATIONS * float(np.sum(sizes**3))
-    return bytes_needed <= MEMORY_PART * memory() and flops <= MOST_FLOPS
+    there = memory() or UNKNOWN_MEMORY
+    return bytes_needed <= MEMORY_PART * there and flops <= MOST_FLOPS
 
 
 def _component_sizes(statistics: CrossProducts) -> FloatArray:
     """Return the coefficients outside the largest factor of every component."""
-    sizes = [s.shape[0] * s.shape[1] for s in statistics.s]
-    places = consecutive(sizes)
-    rows, columns = [], []
-    for (f, h), n in statistics.n.items():
-        pairs = n.tocoo()
-        rows.append(pairs.row + places[f].start)
-        columns.append(pairs.col + places[h].start)
-    entries = np.concatenate(rows), np.concatenate(columns)
-    ones = np.ones(len(entries[0]), dtype=np.int8)
-    graph = sparse.coo_array((ones, entries), (sum(sizes), sum(sizes)))
-    labels = connected_components(graph, directed=False)[1]
-    counts = np.bincount(np.delete(labels, places[int(np.argmax(sizes))]))
-    return counts.astype(float)
-
-
-def memory() -> float:
-    """Return the bytes of memory that the machine has, or a guess."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return UNKNOWN_MEMORY
+    widths = [s.shape[1] for s in statistics.s]
+    components = level_components(statistics)
+    largest = int(np.argmax([s.shape[0] * s.shape[1] for s in statistics.s]))
+    m = 1 + max(int(numbers.max()) for numbers in components)
+    counts = [
+        q * np.bincount(numbers, minlength=m)
+        for q, numbers in zip(widths, components, strict=True)
+    ]
+    del counts[largest]
+    total: FloatArray = np.sum(counts, axis=0, dtype=float)
+    return total
