@@ -1,5 +1,6 @@
 """The search for the optimum: three ways to step, one optimum, boundary included."""
 
+import weakref
 from dataclasses import replace
 from functools import cache
 
@@ -329,3 +330,36 @@ def test_slopes_that_vary_alone_are_found_beside_an_intercept_that_does_not(seed
     assert result.converged
     assert result.singular
     assert result.n_iter < 20
+
+
+class OneAtATime:
+    """A strategy that sees to it that V is held at one theta only."""
+
+    exact = True
+
+    def __init__(self, strategy):
+        self.strategy, self.held = strategy, weakref.WeakSet()
+
+    def factorize(self, L):
+        assert not self.held, "V at another theta is still in memory"
+        state = self.strategy.factorize(L)
+        self.held.add(state)
+        return state
+
+
+@pytest.mark.parametrize("name", ["crossed_slopes", "slope", "nested_three"])
+def test_a_search_of_many_rows_holds_one_large_matrix(name, monkeypatch):
+    monkeypatch.setattr(optimize, "FEW_ROWS", 0)
+    criterion = criterion_of(name)
+    watched = criterion.using(OneAtATime(criterion.strategy))
+    optimum = minimize(watched.at(criterion.start()))
+    assert_allclose(optimum.point.theta, optimum_of(name, "newton").point.theta)
+    assert len(optimum.trace) > 2
+
+
+def test_what_was_given_up_is_made_again():
+    point = criterion_of("crossed_slopes").at(criterion_of("crossed_slopes").start())
+    logdet = point.state.logdet
+    point.release()
+    assert "state" not in vars(point)
+    assert point.state.logdet == logdet

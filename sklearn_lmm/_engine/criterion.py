@@ -33,6 +33,7 @@ from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Term
 from sklearn_lmm._engine.factor import (
     Direction,
+    Factored,
     Forms,
     PerFactor,
     Strategy,
@@ -140,7 +141,6 @@ def _size_of_response(statistics: CrossProducts, N: float) -> float:
 class Point:
     """The criterion at one theta, with what else is known there.
 
-    state : V
     beta : (p,) fixed effects, standardised
     inverse_R_X : (p, p), upper triangular, with H^-1 = R_X^-1 R_X^-T
     logdet_H : log|H|
@@ -151,7 +151,6 @@ class Point:
         self.criterion, self.theta = criterion, theta
         statistics = criterion.statistics
         self.L = criterion.factors(theta)
-        self.state = criterion.strategy.factorize(self.L)
         gram = symmetrize(statistics.tt - self.explained())
         root = np.asarray(np.linalg.cholesky(gram[:-1, :-1]), float)
         self.logdet_H = 2.0 * float(np.log(np.diag(root)).sum())
@@ -163,6 +162,15 @@ class Point:
             ROUNDING * _size_of_response(statistics, criterion.N),
         )
         self.residual = residual
+
+    @cached_property
+    def state(self) -> Factored:
+        """V, as the strategy factorizes it."""
+        return self.criterion.strategy.factorize(self.L)
+
+    def release(self) -> None:
+        """Give back the memory of V; it is made again if asked for."""
+        self.__dict__.pop("state", None)
 
     @cached_property
     def _solved(self) -> tuple[PerFactor, PerFactor]:

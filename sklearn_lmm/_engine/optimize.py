@@ -252,6 +252,7 @@ class _Search:
             elif lessons:
                 lessons -= 1
                 self.curvature.step(new)
+                new.release()
                 self.measured = None
             else:
                 break

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -21,7 +22,7 @@ from sklearn_lmm._types import FloatArray, IntArray
 CACHED_BYTES = 64 * 2**20
 """Pairs are kept between evaluations up to this size, or that of 8 complements."""
 
-PAIRS_AT_ONCE = 1 << 18
+PAIRS_AT_ONCE = 1 << 16
 """Pairs, and stored entries, of a run of rows: small enough for the cache."""
 
 COLUMNS_AT_ONCE = 256
@@ -105,11 +106,13 @@ class _Run:
     stored : the entries of these rows among the lower triangles
     entries : the entries (a, g) of N in these rows
     maps : for j < q, (stored, entries): N_bg of the j-th column at ((a, b), (a, g))
+    transposed : the same, transposed
     """
 
     stored: slice
     entries: slice
     maps: list[sparse.csc_array]
+    transposed: list[sparse.csr_array]
 
 
 class PairSums(OuterSums):
@@ -125,7 +128,7 @@ class PairSums(OuterSums):
     def __init__(self, N: sparse.csc_array, q: int, layout: BlockLayout) -> None:
         self.q, self.layout, self.G = q, layout, N.shape[1] // q
         # From here on rows are counted as the complement stores them.
-        place = np.empty(layout.size, dtype=N.indices.dtype)
+        place = np.empty(layout.size, dtype=np.int32)
         place[layout.rows] = np.arange(layout.size)
         stored = (N.data.copy(), place[N.indices], N.indptr)
         self.by_level = rows_by_level(sparse.csc_array(stored, N.shape), q)
@@ -133,6 +136,8 @@ class PairSums(OuterSums):
         order = _by_row(self.by_level, layout.size)
         self.row, self.level = self.by_level.rows[order], level[order]
         self.values = self.by_level.values[:, order]
+        # Lists of pairs are of int32: half the memory to take from.
+        self.rows = self.by_level.rows.astype(np.int32)
         self.diagonal = layout.diagonal[layout.rows][self.row]
         self.first = self.by_level.pointers[self.level]
         # Entry (a, g) makes a pair with every entry of g up to itself.
@@ -151,8 +156,8 @@ class PairSums(OuterSums):
         # Pairs count twice, as (a, b) and (b, a); those of a row and itself once.
         TN = -0.5 * self.values * flat[self.diagonal]
         for run in self._runs():
-            for TN_j, pairs in zip(TN, run.maps, strict=True):
-                TN_j[run.entries] += pairs.T @ flat[run.stored]
+            for TN_j, pairs in zip(TN, run.transposed, strict=True):
+                TN_j[run.entries] += pairs @ flat[run.stored]
         result = np.empty((self.G, self.q, self.q))
         for i, values in enumerate(self.values):
             for j, TN_j in enumerate(TN):
@@ -167,22 +172,33 @@ class PairSums(OuterSums):
         return self._cache
 
     def _make_runs(self) -> Iterator[_Run]:
-        """Yield runs of rows with about `PAIRS_AT_ONCE` pairs and stored entries."""
+        """Yield runs of rows with about `PAIRS_AT_ONCE` pairs and stored entries.
+
+        Their lists are parts of one array, or all in the same memory if they are
+        not kept: that of many small arrays would have to be found first.
+        """
         size = self.layout.size
         entries = np.searchsorted(self.row, np.arange(size + 1))
         stored = np.append(0, np.cumsum(self.layout.width[self.layout.rows]))
-        work = stored + np.append(0, np.cumsum(self.n_pairs))[entries]
-        start = 0
-        while start < size:
-            limit = work[start] + PAIRS_AT_ONCE
-            stop = max(start + 1, int(np.searchsorted(work, limit, "right")) - 1)
+        pairs = np.append(0, np.cumsum(self.n_pairs))[entries]
+        bounds = _cut(stored + pairs)
+        counts = np.diff(pairs[bounds])
+        n_lists = counts.sum() if self.cached else counts.max(initial=0)
+        index, values = np.empty(n_lists, np.int32), np.empty((self.q, n_lists))
+        for (start, stop), count in zip(pairwise(bounds), counts, strict=True):
+            first = pairs[start] if self.cached else 0
+            here = slice(first, first + count)
             yield self._run(
                 slice(stored[start], stored[stop]),
                 slice(entries[start], entries[stop]),
+                index[here],
+                values[:, here],
             )
-            start = stop
 
-    def _run(self, stored: slice, entries: slice) -> _Run:
+    def _run(
+        self, stored: slice, entries: slice, index: IntArray, values: FloatArray
+    ) -> _Run:
+        """Fill in the index (n,) and the values (q, n) of the n pairs of a run."""
         counts = self.n_pairs[entries].astype(np.int32)
         pointers = np.append(np.int32(0), np.cumsum(counts, dtype=np.int32))
         # Where the second entry of each pair is among the entries by level.
@@ -191,14 +207,24 @@ class PairSums(OuterSums):
         second += np.arange(len(second), dtype=np.int32)
         # Entry (a, b) is stored as far from the diagonal entry of a as b is from a.
         from_row = self.diagonal[entries] - stored.start - self.row[entries]
-        index = np.repeat(from_row.astype(np.int32), counts)
-        index += self.by_level.rows.take(second)
+        index[:] = np.repeat(from_row.astype(np.int32), counts)
+        index += self.rows.take(second)
         shape = (stored.stop - stored.start, len(counts))
-        maps = [
-            sparse.csc_array((values.take(second), index, pointers), shape)
-            for values in self.by_level.values
-        ]
-        return _Run(stored, entries, maps)
+        maps = []
+        for of_level, of_pair in zip(self.by_level.values, values, strict=True):
+            of_level.take(second, out=of_pair, mode="clip")
+            maps.append(sparse.csc_array((of_pair, index, pointers), shape))
+        return _Run(stored, entries, maps, [pairs.T for pairs in maps])
+
+
+def _cut(work: IntArray) -> list[int]:
+    """Return bounds of runs of rows, given the work before every row and in all."""
+    bounds = [0]
+    while bounds[-1] < len(work) - 1:
+        limit = work[bounds[-1]] + PAIRS_AT_ONCE
+        stop = int(np.searchsorted(work, limit, "right")) - 1
+        bounds.append(max(bounds[-1] + 1, stop))
+    return bounds
 
 
 @dataclass(frozen=True, eq=False)

@@ -318,7 +318,11 @@ def capped(step: FloatArray, theta: FloatArray) -> FloatArray:
 
 
 def try_at(point: Point, theta: FloatArray) -> Point | None:
-    """Return the criterion at theta, or None where it cannot be computed."""
+    """Return the criterion at theta, or None where it cannot be computed.
+
+    V at the point is given up for V at theta: a large one is held once only.
+    """
+    point.release()
     try:
         # A step may go where numbers overflow; then it is simply too long.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -344,6 +348,7 @@ def _line_search(point: Point, step: FloatArray) -> Point | None:
             decrease = point.deviance - new.deviance
             if decrease > 0 and decrease >= -ARMIJO * fraction * slope:
                 return new
+            new.release()
         fraction *= 0.5
     return None
 
