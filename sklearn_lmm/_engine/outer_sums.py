@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -172,59 +171,37 @@ class PairSums(OuterSums):
         return self._cache
 
     def _make_runs(self) -> Iterator[_Run]:
-        """Yield runs of rows with about `PAIRS_AT_ONCE` pairs and stored entries.
-
-        Their lists are parts of one array, or all in the same memory if they are
-        not kept: that of many small arrays would have to be found first.
-        """
+        """Yield runs of rows with about `PAIRS_AT_ONCE` pairs and stored entries."""
         size = self.layout.size
         entries = np.searchsorted(self.row, np.arange(size + 1))
         stored = np.append(0, np.cumsum(self.layout.width[self.layout.rows]))
-        pairs = np.append(0, np.cumsum(self.n_pairs))[entries]
-        bounds = _cut(stored + pairs)
-        counts = np.diff(pairs[bounds])
-        n_lists = counts.sum() if self.cached else counts.max(initial=0)
-        index, values = np.empty(n_lists, np.int32), np.empty((self.q, n_lists))
-        for (start, stop), count in zip(pairwise(bounds), counts, strict=True):
-            first = pairs[start] if self.cached else 0
-            here = slice(first, first + count)
+        work = stored + np.append(0, np.cumsum(self.n_pairs))[entries]
+        start = 0
+        while start < size:
+            limit = work[start] + PAIRS_AT_ONCE
+            stop = max(start + 1, int(np.searchsorted(work, limit, "right")) - 1)
             yield self._run(
                 slice(stored[start], stored[stop]),
                 slice(entries[start], entries[stop]),
-                index[here],
-                values[:, here],
             )
+            start = stop
 
-    def _run(
-        self, stored: slice, entries: slice, index: IntArray, values: FloatArray
-    ) -> _Run:
-        """Fill in the index (n,) and the values (q, n) of the n pairs of a run."""
+    def _run(self, stored: slice, entries: slice) -> _Run:
         counts = self.n_pairs[entries].astype(np.int32)
         pointers = np.append(np.int32(0), np.cumsum(counts, dtype=np.int32))
         # Where the second entry of each pair is among the entries by level.
-        start = (self.first[entries] - pointers[:-1]).astype(np.int32)
-        second = np.repeat(start, counts)
-        second += np.arange(len(second), dtype=np.int32)
+        second = np.repeat(self.first[entries] - pointers[:-1], counts)
+        second += np.arange(len(second))
         # Entry (a, b) is stored as far from the diagonal entry of a as b is from a.
         from_row = self.diagonal[entries] - stored.start - self.row[entries]
-        index[:] = np.repeat(from_row.astype(np.int32), counts)
+        index = np.repeat(from_row.astype(np.int32), counts)
         index += self.rows.take(second)
         shape = (stored.stop - stored.start, len(counts))
-        maps = []
-        for of_level, of_pair in zip(self.by_level.values, values, strict=True):
-            of_level.take(second, out=of_pair, mode="clip")
-            maps.append(sparse.csc_array((of_pair, index, pointers), shape))
+        maps = [
+            sparse.csc_array((values.take(second), index, pointers), shape)
+            for values in self.by_level.values
+        ]
         return _Run(stored, entries, maps, [pairs.T for pairs in maps])
-
-
-def _cut(work: IntArray) -> list[int]:
-    """Return bounds of runs of rows, given the work before every row and in all."""
-    bounds = [0]
-    while bounds[-1] < len(work) - 1:
-        limit = work[bounds[-1]] + PAIRS_AT_ONCE
-        stop = int(np.searchsorted(work, limit, "right")) - 1
-        bounds.append(max(bounds[-1] + 1, stop))
-    return bounds
 
 
 @dataclass(frozen=True, eq=False)
