@@ -12,6 +12,7 @@ from sklearn_lmm._engine.linalg import (
     row_gram,
     shrinkage,
     symmetrize,
+    transformed,
 )
 
 RNG_SEED = 20
@@ -57,6 +58,15 @@ def test_grams_are_sums_over_levels(q):
     assert_allclose(row_gram(A), np.einsum("gik,gjk->ij", A, A))
     X, Y = rng.normal(size=(2, 5, q, q))
     assert_allclose(level_gram(X, Y), np.einsum("gij,gkl->ijkl", X, Y), atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1), (7, 40)])
+def test_levels_are_transformed_from_both_sides(shape):
+    rng = np.random.default_rng(RNG_SEED)
+    q, r = shape
+    A = rng.normal(size=(5, q, r + 2))[:, :, :r]
+    left, right = rng.normal(size=(q, 2)), rng.normal(size=(r, r))
+    assert_allclose(transformed(A, left, right), left.T @ A @ right, atol=1e-13)
 
 
 def test_inverse_of_a_lower_triangle():

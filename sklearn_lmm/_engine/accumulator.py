@@ -17,7 +17,7 @@ from sklearn_lmm._engine.cross_products import (
     units_of,
 )
 from sklearn_lmm._engine.design import Design, Factor
-from sklearn_lmm._engine.row_sums import ROWS_AT_ONCE, rows_of_T
+from sklearn_lmm._engine.row_sums import ROWS_AT_ONCE, Places, places_of, rows_of_T
 from sklearn_lmm._types import FloatArray, IntArray
 
 ENTRIES_AT_ONCE = 1 << 20
@@ -36,10 +36,10 @@ class Accumulator:
     """
 
     def __init__(self) -> None:
-        # All but s, b and n, which grow.
+        # All but s, b and n, which grow; s and b in one array, as `row_sums` says.
         self._head: CrossProducts | None = None
-        self._s: list[GrowingArray] = []
-        self._b: list[GrowingArray] = []
+        self._places: list[Places] = []
+        self._of_levels: list[GrowingArray] = []
         self._n: dict[tuple[int, int], GrowingMatrix] = {}
         self._n_checked = 0
 
@@ -51,10 +51,9 @@ class Accumulator:
             self.add(cross_products(design))
             return
         factors = tuple(map(_by_place, design.factors))
-        for factor, s, b in zip(factors, self._s, self._b, strict=True):
-            s.reach(factor.n_levels)
-            b.reach(factor.n_levels)
-        into = [s.values for s in self._s], [b.values for b in self._b]
+        for factor, sums in zip(factors, self._of_levels, strict=True):
+            sums.reach(factor.n_levels)
+        into = [sums.values for sums in self._of_levels]
         chunk = cross_products(replace(design, factors=factors), *units_of(head), into)
         self._head = _joined(head, chunk)
         self._add_between(chunk)
@@ -65,19 +64,17 @@ class Accumulator:
     def add(self, chunk: CrossProducts) -> None:
         """Add cross-products in any units."""
         if self._head is None:
-            self._head = _bare(chunk)
-            self._s = [GrowingArray(s[:0]) for s in chunk.s]
-            self._b = [GrowingArray(b[:0]) for b in chunk.b]
-            self._n = {pair: GrowingMatrix() for pair in chunk.n}
+            self._hold(_without_levels(chunk))
         else:
             pooled = in_units(_pooled(chunk), units_of(self._head))
-            sums = [a + b for a, b in zip(self._sums().s, pooled.s, strict=True)]
-            self._check_units(replace(_joined(self._head, pooled), s=tuple(sums)))
+            s = [a + b for a, b in zip(self._sums().s, pooled.s, strict=True)]
+            self._check_units(replace(_joined(self._head, pooled), s=tuple(s)))
             chunk = in_units(chunk, units_of(self._head))
             self._head = _joined(self._head, chunk)
-        for f, places in enumerate(chunk.levels):
-            self._s[f].add(places, chunk.s[f])
-            self._b[f].add(places, chunk.b[f])
+        for sums, levels, values in zip(
+            self._of_levels, chunk.levels, self._side_by_side(chunk), strict=True
+        ):
+            sums.add(levels, values)
         self._add_between(chunk)
 
     def total(self) -> CrossProducts:
@@ -94,21 +91,44 @@ class Accumulator:
             columns = places[h][coo.col // q_h] * q_h + coo.col % q_h
             self._n[f, h].add(rows, columns, coo.data)
 
+    def _hold(self, statistics: CrossProducts) -> None:
+        """Hold cross-products of the levels 0, 1, 2, …, and no others."""
+        self._head = _bare(statistics)
+        self._places = places_of(
+            statistics.terms,
+            statistics.blocks,
+            statistics.columns,
+            statistics.intercept,
+            len(statistics.s),
+        )
+        self._of_levels = [GrowingArray(v) for v in self._side_by_side(statistics)]
+        self._n = {pair: GrowingMatrix(n) for pair, n in statistics.n.items()}
+
+    def _side_by_side(self, statistics: CrossProducts) -> list[FloatArray]:
+        """Return s and b of every factor in one array."""
+        parts = zip(self._places, statistics.s, statistics.b, strict=True)
+        return [at.joined(s, b) for at, s, b in parts]
+
     def _sums(self) -> CrossProducts:
         """Return what all rows say of all levels together, in a few numbers."""
         assert self._head is not None
-        sums = [s.values.sum(axis=0, keepdims=True) for s in self._s]
-        return replace(self._head, s=tuple(sums))
+        sums = [array.values.sum(axis=0, keepdims=True) for array in self._of_levels]
+        s = [at.s(values) for at, values in zip(self._places, sums, strict=True)]
+        return replace(self._head, s=tuple(s))
 
     def _gathered(self) -> CrossProducts:
         assert self._head is not None
-        s = tuple(array.values for array in self._s)
+        pairs = [
+            (at, array.values)
+            for at, array in zip(self._places, self._of_levels, strict=True)
+        ]
+        s = tuple(at.s(values) for at, values in pairs)
         sizes = [len(s_f) * s_f.shape[1] for s_f in s]
         return replace(
             self._head,
             levels=tuple(np.arange(len(s_f)) for s_f in s),
             s=s,
-            b=tuple(array.values for array in self._b),
+            b=tuple(at.b(values) for at, values in pairs),
             n={
                 (f, h): matrix.sum((sizes[f], sizes[h]))
                 for (f, h), matrix in self._n.items()
@@ -122,11 +142,7 @@ class Accumulator:
         units = own_units(pooled)
         if similar(units_of(self._head), units):
             return
-        there = in_units(self._gathered(), units)
-        self._head = _bare(there)
-        self._s = [GrowingArray(s) for s in there.s]
-        self._b = [GrowingArray(b) for b in there.b]
-        self._n = {pair: GrowingMatrix(n) for pair, n in there.n.items()}
+        self._hold(in_units(self._gathered(), units))
 
 
 def _far_out(design: Design, statistics: CrossProducts) -> bool:
@@ -156,6 +172,16 @@ def _bare(chunk: CrossProducts) -> CrossProducts:
     """Return a chunk without what it says of levels."""
     levels = tuple(places[:0] for places in chunk.levels)
     return replace(chunk, levels=levels, s=(), b=(), n={})
+
+
+def _without_levels(chunk: CrossProducts) -> CrossProducts:
+    """Return a chunk with arrays of no level, of the shapes that its own have."""
+    return replace(
+        chunk,
+        s=tuple(s[:0] for s in chunk.s),
+        b=tuple(b[:0] for b in chunk.b),
+        n={pair: sparse.csr_array((0, 0)) for pair in chunk.n},
+    )
 
 
 def _pooled(chunk: CrossProducts) -> CrossProducts:

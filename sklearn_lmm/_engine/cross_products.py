@@ -32,6 +32,7 @@ from sklearn_lmm._engine.design import (
     deviation,
     standardize_block,
 )
+from sklearn_lmm._engine.linalg import times_columns, transformed
 from sklearn_lmm._engine.row_sums import provisional_units, sum_rows
 from sklearn_lmm._types import AnyArray, BoolArray, FloatArray, IntArray
 
@@ -169,13 +170,13 @@ def cross_products(
     design: Design,
     units: Standardization | None = None,
     blocks: tuple[Standardization, ...] | None = None,
-    into: tuple[Sequence[FloatArray], Sequence[FloatArray]] | None = None,
+    into: Sequence[FloatArray] | None = None,
 ) -> CrossProducts:
     """Reduce the rows of a design to their cross-products, in one pass.
 
     `units` are those to hold X and y in, `blocks` those of the terms; None for
-    the moments of the rows.  `into` are s and b of other rows in these units,
-    to which those of the design are added in place.
+    the moments of the rows.  `into` are sums of other rows in these units, as
+    `row_sums` holds them, to which those of the design are added in place.
     """
     n, weights = len(design.y), design.weights
     if blocks is None:
@@ -270,7 +271,7 @@ def _change_columns(
         statistics,
         columns=columns,
         tt=C.T @ statistics.tt @ C,
-        b=tuple(b @ C for b in statistics.b),
+        b=tuple(times_columns(b, C) for b in statistics.b),
     )
 
 
@@ -290,8 +291,11 @@ def in_units(statistics: CrossProducts, units: Units) -> CrossProducts:
     return replace(
         statistics,
         blocks=blocks,
-        s=tuple(C.T @ s @ C for s, C in zip(statistics.s, maps, strict=True)),
-        b=tuple(C.T @ b for b, C in zip(statistics.b, maps, strict=True)),
+        s=tuple(transformed(s, C, C) for s, C in zip(statistics.s, maps, strict=True)),
+        b=tuple(
+            transformed(b, C, np.eye(b.shape[2]))
+            for b, C in zip(statistics.b, maps, strict=True)
+        ),
         n={
             (f, h): (wide[f].T @ n @ wide[h]).tocsr()
             for (f, h), n in statistics.n.items()

@@ -16,6 +16,9 @@ from sklearn_lmm._types import FloatArray
 COLUMNS_AT_ONCE = 64
 """Columns eliminated before the others are brought up to date."""
 
+SMALL_MAP = 1 << 10
+"""Entries of a Kronecker product up to which it takes the place of two products."""
+
 
 @cache
 def _threads() -> ThreadpoolController:
@@ -105,6 +108,19 @@ def times_columns(A: FloatArray, M: FloatArray) -> FloatArray:
     """Return A_g M (G, q, l) for A (G, q, k) and M (k, l), as one product."""
     G, q, k = A.shape
     return np.asarray(A.reshape(G * q, k) @ M).reshape(G, q, M.shape[1])
+
+
+def transformed(A: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return left' A_g right (G, k, l) for A (G, q, r), left (q, k), right (r, l).
+
+    Of small matrices as one product, vec(left' A right) = vec(A) (left (x) right):
+    one for every level would be little but calls.
+    """
+    if left.size * right.size > SMALL_MAP:
+        return np.asarray(left.T @ A @ right)
+    size = left.shape[0] * right.shape[0]
+    flat = A.reshape(len(A), size) @ np.kron(left, right)
+    return flat.reshape(len(A), left.shape[1], right.shape[1])
 
 
 def row_gram(A: FloatArray) -> FloatArray:

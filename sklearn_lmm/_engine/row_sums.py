@@ -1,10 +1,15 @@
-"""The pass over the rows: sums of products, made chunk by chunk of rows."""
+"""The pass over the rows: sums of products, made chunk by chunk of rows.
+
+What a factor's levels need is one array Z_g'W [T V] (G, q, p + 1 + k), V the k
+columns of Z that are not in T: rows in no order of levels reach for memory all over
+it, and should do so once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ from sklearn_lmm._engine.design import (
     Design,
     Factor,
     Standardization,
+    Term,
     deviation,
 )
 from sklearn_lmm._types import FloatArray, IntArray
@@ -25,6 +31,55 @@ ROWS_AT_ONCE = 1 << 15
 
 Columns = list[tuple[Block, Standardization]]
 """The terms of one factor, with the units of their columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where Z_g'W T and Z_g'W Z_g are within Z_g'W [T V].
+
+    width : the columns of T
+    of_z : (q,), per column of Z that of [T V] which it is
+    """
+
+    width: int
+    of_z: IntArray
+
+    @classmethod
+    def of_terms(
+        cls, width: int, ones_first: bool, terms: Iterable[tuple[Term, Standardization]]
+    ) -> Places:
+        """Return the places for one factor's terms, with the units of their columns.
+
+        ones_first : whether the first column of T is 1
+        """
+        of_z, last = [], width - 1
+        for term, units in terms:
+            for j in range(term.q):
+                one = j < term.intercept and units.scale[0] == 1.0
+                shared = one and ones_first
+                last += not shared
+                of_z.append(0 if shared else last)
+        return cls(width, np.array(of_z, dtype=np.int64))
+
+    @property
+    def total(self) -> int:
+        """The number of columns of [T V]."""
+        return max(self.width, int(self.of_z.max(initial=0)) + 1)
+
+    def s(self, values: FloatArray) -> FloatArray:
+        """Return Z_g'W Z_g (G, q, q)."""
+        return values[:, :, self.of_z]
+
+    def b(self, values: FloatArray) -> FloatArray:
+        """Return Z_g'W T (G, q, p + 1), a view."""
+        return values[:, :, : self.width]
+
+    def joined(self, s: FloatArray, b: FloatArray) -> FloatArray:
+        """Return Z_g'W [T V] from its parts."""
+        values = np.empty((*b.shape[:2], self.total))
+        values[:, :, : self.width] = b
+        values[:, :, self.of_z] = s
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,32 +96,60 @@ def sum_rows(
     design: Design,
     units: Standardization,
     blocks: tuple[Standardization, ...],
-    into: tuple[Sequence[FloatArray], Sequence[FloatArray]] | None = None,
+    into: Sequence[FloatArray] | None = None,
 ) -> RowSums:
     """Return the sums, with T and the columns of every term in the given units.
 
-    into : s and b of other rows, contiguous, that are added to in place
+    into : Z_g'W [T V] of other rows, per factor, contiguous and added to in place
     """
     by_factor: list[Columns] = [[] for _ in design.factors]
     for block, block_units in zip(design.blocks, blocks, strict=True):
         by_factor[block.factor].append((block, block_units))
+    terms = [block.term for block in design.blocks]
+    places = places_of(terms, blocks, units, design.intercept, len(by_factor))
     width = len(units.scale)
     tt = np.zeros((width, width))
     if into is None:
-        q = [sum(block.term.q for block, _ in terms) for terms in by_factor]
-        sizes = [(f.n_levels, k) for f, k in zip(design.factors, q, strict=True)]
-        s: Sequence[FloatArray] = [np.zeros((G, k, k)) for G, k in sizes]
-        b: Sequence[FloatArray] = [np.zeros((G, k, width)) for G, k in sizes]
-    else:
-        s, b = into
+        sizes = [factor.n_levels for factor in design.factors]
+        shapes = [
+            (G, len(at.of_z), at.total) for G, at in zip(sizes, places, strict=True)
+        ]
+        into = [np.zeros(shape) for shape in shapes]
     for rows in _chunks(design):
         T = rows_of_T(design, units, rows)
         weights = None if design.weights is None else design.weights[rows]
         tt += _dense(T.T @ _weighted(T, weights))
-        for f, terms in enumerate(by_factor):
-            z = _coefficient_columns(terms, rows)
-            _add_group_sums(design.factors[f], rows, z, weights, T, s[f], b[f])
-    return RowSums(tt, tuple(s), tuple(b), _between_factors(design, by_factor))
+        for f, columns in enumerate(by_factor):
+            z = _coefficient_columns(columns, rows)
+            codes = design.factors[f].codes[rows]
+            _add_level_sums(codes, z, weights, _with_v(T, z, places[f]), into[f])
+    pairs = list(zip(places, into, strict=True))
+    return RowSums(
+        tt,
+        tuple(at.s(values) for at, values in pairs),
+        tuple(at.b(values) for at, values in pairs),
+        _between_factors(design, by_factor),
+    )
+
+
+def places_of(
+    terms: Sequence[Term],
+    blocks: Sequence[Standardization],
+    units: Standardization,
+    intercept: bool,
+    n_factors: int,
+) -> list[Places]:
+    """Return the places of every factor, for T and terms in the given units."""
+    ones_first = intercept and units.mix is None
+    pairs = list(zip(terms, blocks, strict=True))
+    return [
+        Places.of_terms(
+            len(units.scale),
+            ones_first,
+            (pair for pair in pairs if pair[0].factor == f),
+        )
+        for f in range(n_factors)
+    ]
 
 
 def provisional_units(design: Design) -> Standardization:
@@ -148,42 +231,52 @@ def _coefficient_columns(terms: Columns, rows: slice) -> list[FloatArray | None]
     return columns
 
 
-def _add_group_sums(
-    factor: Factor,
-    rows: slice,
+def _with_v(
+    T: FloatArray | sparse.csr_array, z: list[FloatArray | None], places: Places
+) -> FloatArray | sparse.csr_array:
+    """Return rows of [T V]."""
+    if places.total == places.width:
+        return T
+    m = T.shape[0]
+    V = np.ones((m, places.total - places.width))
+    for column, place in zip(z, places.of_z, strict=True):
+        if column is not None and place >= places.width:
+            V[:, place - places.width] = column
+    if sparse.issparse(T):
+        return sparse.csr_array(sparse.hstack([T, sparse.csr_array(V)], format="csr"))
+    return np.concatenate([T, V], axis=1)
+
+
+def _add_level_sums(
+    codes: IntArray,
     z: list[FloatArray | None],
     weights: FloatArray | None,
-    T: FloatArray | sparse.csr_array,
-    s: FloatArray,
-    b: FloatArray,
+    TV: FloatArray | sparse.csr_array,
+    sums: FloatArray,
 ) -> None:
-    """Add a chunk's Z_g'W Z_g to s and Z_g'W T to b, for every level g.
+    """Add a chunk's Z_g'W [T V] to the sums of every level g.
 
-    b is Z'W T for the (rows x levels q) matrix Z, whose transpose in columns by
-    row reads T once, in order.  SciPy's own kernel adds to what is there; its
-    product would make, and clear, an array of all levels for every chunk.
+    They are Z'W [T V] for the (rows x levels q) matrix Z, whose transpose in
+    columns by row reads T once, in order.  SciPy's own kernel adds to what is
+    there; its product would make, and clear, an array of all levels for every
+    chunk.
     """
-    codes, q = factor.codes[rows], len(z)
-    m, size = len(codes), len(s) * q
+    m, q = len(codes), len(z)
+    size = len(sums) * q
     small = max(size, m * q) < 2**31
     dtype: type[np.int32 | np.int64] = np.int32 if small else np.int64
     values, index = np.empty((m, q)), np.empty((m, q), dtype)
-    wz = [_product(z_i, weights) for z_i in z]
-    for i, wz_i in enumerate(wz):
-        values[:, i] = 1.0 if wz_i is None else wz_i
+    for i, z_i in enumerate(z):
+        wz = _product(z_i, weights)
+        values[:, i] = 1.0 if wz is None else wz
         index[:, i] = codes * q + i
     indptr: Any = np.arange(0, m * q + 1, q, dtype=dtype)
     entries = (indptr, index.ravel(), values.ravel())
-    if sparse.issparse(T):
+    if sparse.issparse(TV):
         by_level = sparse.csc_array(entries[::-1], (size, m))
-        b += _dense(by_level @ T).reshape(b.shape)
+        sums += _dense(by_level @ TV).reshape(sums.shape)
     else:
-        width = T.shape[1]
-        csc_matvecs(size, m, width, *entries, T.ravel(), b.reshape(-1))
-    flat, first = s.reshape(-1), codes * q**2
-    for i, j in product(range(q), repeat=2):
-        zz = _product(wz[i], z[j])
-        np.add.at(flat, first + (i * q + j), np.ones(m) if zz is None else zz)
+        csc_matvecs(size, m, TV.shape[1], *entries, TV.ravel(), sums.reshape(-1))
 
 
 def _weighted(
