@@ -19,7 +19,7 @@ from sklearn_lmm._engine.correlation_families import (
 )
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.error_criterion import ErrorCriterion, standardized_variance
-from sklearn_lmm._engine.error_fit import error_model, reordered, row_errors
+from sklearn_lmm._engine.error_fit import error_model, row_errors
 from sklearn_lmm._engine.errors import Errors, LocalErrors
 from sklearn_lmm._engine.exchangeable import EqualCorrelation
 from sklearn_lmm._engine.summed_errors import SummedErrors
@@ -222,7 +222,7 @@ def make_errors(rng, design, name, slopes, by=None):
 def criterion_of(design, errors, reml, sigma=None, rows=True):
     plain = cross_products(replace(design, weights=None))
     make = row_errors if rows else error_model
-    model = make(errors, reordered(design, errors.order), plain)
+    model = make(errors, design.take(errors.order), plain)
     return ErrorCriterion(
         model,
         model.at(errors.start()),
@@ -233,7 +233,7 @@ def criterion_of(design, errors, reml, sigma=None, rows=True):
 
 def dense_criterion(design, errors, C, u, L, reml, sigma=None):
     """Return -2 log L by matrices of the size of the rows."""
-    design = reordered(design, errors.order)
+    design = design.take(errors.order)
     n = len(design.y)
     _, delta = errors.complete(u)
     deviation = np.exp(errors.log_deviation + errors.slopes @ delta)
@@ -471,7 +471,7 @@ def test_crossed_labels_are_sorted_by_group_whatever_their_order():
     errors, _ = make_errors(rng, design, "ar1", 0)
     x = criterion_of(design, errors, True).start()
     shuffle = rng.permutation(len(design.y))
-    shuffled = reordered(design, shuffle)
+    shuffled = design.take(shuffle)
     back = np.argsort(shuffle)
     moved = replace(errors, order=back[errors.order])
     assert_allclose(

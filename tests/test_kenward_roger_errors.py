@@ -27,7 +27,6 @@ from test_kenward_roger import textbook, textbook_df
 from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm._engine import error_fit, error_traces
 from sklearn_lmm._engine import error_squares as squares_module
-from sklearn_lmm._engine.error_fit import reordered
 from sklearn_lmm._engine.error_squares import error_squares
 from sklearn_lmm._engine.kenward_roger import KenwardRoger
 from sklearn_lmm.inference import coefficient_table, contrast
@@ -74,7 +73,7 @@ class Dense:
 
     def __init__(self, design, errors, L):
         self.errors = errors
-        design = reordered(design, errors.order)
+        design = design.take(errors.order)
         n = len(design.y)
         self.X = np.column_stack([np.ones((n, int(design.intercept))), design.X])
         self.random, self.of_random = [], np.zeros((n, n))

@@ -8,7 +8,7 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.design import Block, Design, Factor, Standardization
+from sklearn_lmm._engine.design import Block, Design, Standardization
 from sklearn_lmm._engine.error_criterion import (
     ErrorCriterion,
     ErrorPoint,
@@ -28,7 +28,7 @@ from sklearn_lmm._engine.optimize import Optimum, minimize
 from sklearn_lmm._engine.result import LMMFit, Weights, frozen, result_of
 from sklearn_lmm._engine.row_sums import standardized_rows
 from sklearn_lmm._engine.summed_errors import SummedErrors, summed_errors
-from sklearn_lmm._types import BoolArray, FloatArray, IntArray
+from sklearn_lmm._types import BoolArray, FloatArray
 
 MOST_ROWS = 500_000
 """Rows up to which Kenward and Roger's method is prepared, by one more pass.
@@ -55,7 +55,7 @@ def fit_with_errors(
     exact_tests : whether to keep what Kenward and Roger's method needs
     """
     plain, kept = reduced(design)
-    design = reordered(design, errors.order)
+    design = design.take(errors.order)
     errors = _weighted(errors, design, weights)
     everything = error_model(errors, design, plain)
     model = _searched(everything).select(kept)
@@ -158,21 +158,6 @@ def _squares(
     return error_squares(model, fitted.model.at(fitted.u))
 
 
-def reordered(design: Design, order: IntArray) -> Design:
-    """Return a design with its rows in another order."""
-    return replace(
-        design,
-        X=design.X[order],
-        y=design.y[order],
-        factors=tuple(Factor(f.codes[order], f.levels) for f in design.factors),
-        blocks=tuple(
-            replace(block, slopes=tuple(z[order] for z in block.slopes))
-            for block in design.blocks
-        ),
-        weights=None if design.weights is None else design.weights[order],
-    )
-
-
 def _weighted(errors: Errors, design: Design, weights: Weights) -> Errors:
     """Put the weights of the rows, if there are any, into the errors."""
     if design.weights is None:
@@ -186,7 +171,7 @@ def _weighted(errors: Errors, design: Design, weights: Weights) -> Errors:
 def model_from_rows(design: Design, errors: Errors, fit: LMMFit) -> FittedErrors:
     """Return the errors of a fit with their model known at any u, from its rows."""
     assert fit.errors is not None
-    design = reordered(design, errors.order)
+    design = design.take(errors.order)
     errors = _weighted(errors, design, fit.weights)
     return replace(fit.errors, model=error_model(errors, design, fit.errors.plain))
 

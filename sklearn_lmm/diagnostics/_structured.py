@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_lmm._engine.error_fit import reordered
 from sklearn_lmm._engine.error_rows import narrow, relative_deviations, uncorrelated
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._engine.fitted_rows import FittedRows
@@ -61,7 +60,7 @@ def _uncorrelated(
     fit = given.fit
     assert fit.errors is not None
     u, order = fit.errors.u, errors.order
-    rows = FittedRows.of(fit, reordered(given.design, order))
+    rows = FittedRows.of(fit, given.design.take(order))
     errors = replace(errors, order=np.arange(len(order)))
     deviations = relative_deviations(errors, u)
 
