@@ -73,6 +73,10 @@ class Block:
         q = self.intercept + len(self.slopes)
         return Term(self.factor, self.structure, self.intercept, q)
 
+    def columns(self, n: int) -> FloatArray:
+        """Return z (n, q) of every row, in the user's units."""
+        return np.column_stack([np.ones(n)] * self.intercept + list(self.slopes))
+
 
 @dataclass(frozen=True, eq=False)
 class Design:

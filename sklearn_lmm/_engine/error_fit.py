@@ -8,7 +8,7 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.design import Block, Design, Standardization
+from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.error_criterion import (
     ErrorCriterion,
     ErrorPoint,
@@ -26,7 +26,7 @@ from sklearn_lmm._engine.fit import (
 )
 from sklearn_lmm._engine.optimize import Optimum, minimize
 from sklearn_lmm._engine.result import LMMFit, Weights, frozen, result_of
-from sklearn_lmm._engine.row_sums import standardized_rows
+from sklearn_lmm._engine.row_sums import standardized_coefficients, standardized_rows
 from sklearn_lmm._engine.summed_errors import SummedErrors, summed_errors
 from sklearn_lmm._types import BoolArray, FloatArray
 
@@ -196,15 +196,7 @@ def error_model(
 
 def row_errors(errors: Errors, design: Design, plain: CrossProducts) -> RowErrors:
     """Return the model that keeps the rows, in standardised units."""
-    parts = [standardized_rows(design, plain.columns, slice(None))]
-    for f in range(len(design.factors)):
-        for block, units in zip(design.blocks, plain.blocks, strict=True):
-            if block.factor == f:
-                parts.append(_coefficients(block, units, len(design.y)))
+    T = standardized_rows(design, plain.columns, slice(None))
+    z = standardized_coefficients(design, plain.blocks)
     codes = tuple(factor.codes for factor in design.factors)
-    return RowErrors(errors, plain, np.hstack(parts), codes)
-
-
-def _coefficients(block: Block, units: Standardization, n: int) -> FloatArray:
-    columns = [np.ones(n)] * block.intercept + list(block.slopes)
-    return (np.column_stack(columns) - units.center) / units.scale
+    return RowErrors(errors, plain, np.hstack([T, *z]), codes)

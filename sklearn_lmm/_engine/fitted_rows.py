@@ -22,10 +22,10 @@ from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.design import Block, Design, Standardization
+from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.factor import Codes, PerFactor
 from sklearn_lmm._engine.result import LMMFit
-from sklearn_lmm._engine.row_sums import standardized_rows
+from sklearn_lmm._engine.row_sums import standardized_coefficients, standardized_rows
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 
 ENTRIES_AT_ONCE = 1 << 20
@@ -131,13 +131,8 @@ class FittedRows:
     @cached_property
     def z(self) -> PerFactor:
         """sqrt(w) z (n, q_f) of every factor, the columns of its terms together."""
-        parts: list[list[FloatArray]] = [[] for _ in self.design.factors]
-        for block, units in zip(
-            self.design.blocks, self.statistics.blocks, strict=True
-        ):
-            z = _coefficient_columns(block, units, len(self))
-            parts[block.factor].append(z * self.root_weights[:, None])
-        return tuple(np.hstack(part) for part in parts)
+        z = standardized_coefficients(self.design, self.statistics.blocks)
+        return tuple(z_f * self.root_weights[:, None] for z_f in z)
 
     def chunks(self, least: int = 1) -> Iterator[slice]:
         """Cut the rows so that a chunk of T stays small, but has `least` rows."""
@@ -219,9 +214,3 @@ class FittedRows:
         for z, L in zip(self.z, self.point.L, strict=True):
             excess += np.sum((z @ L) ** 2, axis=1)
         return np.asarray(1.0 + excess / self.copies)
-
-
-def _coefficient_columns(block: Block, units: Standardization, n: int) -> FloatArray:
-    ones = [np.ones(n)] * block.intercept
-    z = np.column_stack([*ones, *block.slopes])
-    return np.asarray((z - units.center) / units.scale)

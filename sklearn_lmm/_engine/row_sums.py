@@ -194,6 +194,17 @@ def standardized_rows(
     return T if units.mix is None else T @ units.mix
 
 
+def standardized_coefficients(
+    design: Design, blocks: tuple[Standardization, ...]
+) -> tuple[FloatArray, ...]:
+    """Return z (n, q_f) of every factor in the given units, its terms together."""
+    n = len(design.y)
+    z: list[list[FloatArray]] = [[] for _ in design.factors]
+    for block, units in zip(design.blocks, blocks, strict=True):
+        z[block.factor].append((block.columns(n) - units.center) / units.scale)
+    return tuple(np.hstack(z_f) for z_f in z)
+
+
 def rows_of_T(
     design: Design, units: Standardization, rows: slice
 ) -> FloatArray | sparse.csr_array:

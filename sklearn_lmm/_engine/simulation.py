@@ -22,11 +22,8 @@ def coefficient_matrices(design: Design) -> list[sparse.csr_array]:
     n = len(design.y)
     matrices = []
     for f, factor in enumerate(design.factors):
-        columns: list[FloatArray] = []
-        for block in design.blocks:
-            if block.factor == f:
-                columns += [np.ones(n)] * block.intercept + list(block.slopes)
-        z, q = np.column_stack(columns), len(columns)
+        z = np.hstack([b.columns(n) for b in design.blocks if b.factor == f])
+        q = z.shape[1]
         places = factor.codes.astype(np.int64)[:, None] * q + np.arange(q)
         ends = np.arange(n + 1) * q
         shape = (n, factor.n_levels * q)
