@@ -106,17 +106,8 @@ def columns(block: Block, n: int) -> FloatArray:
 
 def take(design: Design, rows: NDArray | slice) -> Design:
     """Return a design of some of the rows, in that order, without empty levels."""
-    return replace(
-        design,
-        X=design.X[rows],
-        y=design.y[rows],
-        factors=tuple(factor(f.levels[f.codes[rows]]) for f in design.factors),
-        blocks=tuple(
-            replace(block, slopes=tuple(z[rows] for z in block.slopes))
-            for block in design.blocks
-        ),
-        weights=None if design.weights is None else design.weights[rows],
-    )
+    some = design.take(rows)
+    return replace(some, factors=tuple(factor(f.levels[f.codes]) for f in some.factors))
 
 
 def without_zero_weights(rng: Rng, design: Design) -> Design:
