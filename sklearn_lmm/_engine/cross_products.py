@@ -99,6 +99,13 @@ class CrossProducts:
                 products[h] += (n.T @ _flat(w[f])).reshape(products[h].shape)
         return tuple(products)
 
+    def product(self, f: int, h: int) -> sparse.csr_array:
+        """Return Z_f'WZ_h (G_f q_f, G_h q_h), for f and h in either order or equal."""
+        if f == h:
+            own = block_diagonal(self.s[f])
+            return own + self.n[f, f] if (f, f) in self.n else own
+        return self.n[f, h] if f < h else self.n[h, f].T.tocsr()
+
     def select(self, kept: BoolArray) -> CrossProducts:
         """Return the cross-products without the fixed-effect columns not kept."""
         if kept.all():
@@ -325,6 +332,15 @@ def _spread(
         shape = (sizes[f] * q_f, sizes[h] * q_h)
         n[f, h] = sparse.coo_array((coo.data, (rows, columns)), shape).tocsr()
     return replace(statistics, s=tuple(s), b=tuple(b), n=n)
+
+
+def block_diagonal(blocks: FloatArray) -> sparse.csr_array:
+    """Return blocks (G, q, q) as one sparse matrix (G q, G q)."""
+    G, q, _ = blocks.shape
+    data = np.ascontiguousarray(blocks)
+    return sparse.csr_array(
+        sparse.bsr_array((data, np.arange(G), np.arange(G + 1)), (G * q, G * q))
+    )
 
 
 def _flat(w: FloatArray) -> FloatArray:

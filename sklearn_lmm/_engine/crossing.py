@@ -37,11 +37,10 @@ class Crossing:
         self.first = int(np.argmax(sizes))
         self.rest = [f for f in range(len(sizes)) if f != self.first]
         self.places = consecutive(sizes[f] for f in self.rest)
-        N = _in_precisions([[self._product(f, self.first)] for f in self.rest])
-        Nt = _in_precisions([[self._product(self.first, f) for f in self.rest]])
-        C = _in_precisions(
-            [[self._product(f, h) for h in self.rest] for f in self.rest]
-        )
+        product = statistics.product
+        N = _in_precisions([[product(f, self.first)] for f in self.rest])
+        Nt = _in_precisions([[product(self.first, f) for f in self.rest]])
+        C = _in_precisions([[product(f, h) for h in self.rest] for f in self.rest])
         self._single = Products(N[0], Nt[0], C[0])
         self._double = Products(N[1], Nt[1], C[1])
         self.most = [float(np.abs(statistics.s[f]).max()) for f in self.rest]
@@ -86,16 +85,6 @@ class Crossing:
 
     def _factors(self) -> Iterator[tuple[slice, int]]:
         return zip(self.places, self.rest, strict=True)
-
-    def _product(self, f: int, h: int) -> sparse.csr_array:
-        """Return Z_f'Z_h."""
-        n = self.statistics.n
-        if f == h:
-            s = self.statistics.s[f]
-            G, q, _ = s.shape
-            blocks = (np.ascontiguousarray(s), np.arange(G), np.arange(G + 1))
-            return sparse.csr_array(sparse.bsr_array(blocks, (G * q, G * q)))
-        return n[f, h] if f < h else n[h, f].T.tocsr()
 
     def _outer_of(self, place: slice, f: int) -> _ScalarOuter | _BlockOuter:
         q = self.statistics.s[f].shape[1], self.statistics.s[self.first].shape[1]

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
-from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.cross_products import CrossProducts, block_diagonal
 from sklearn_lmm._engine.factor import Direction, Factored, NoRandomEffects
-from sklearn_lmm._engine.factor_crossed import CrossedFactored, block_diagonal
+from sklearn_lmm._engine.factor_crossed import CrossedFactored
 from sklearn_lmm._engine.factor_nested import NestedFactored
 from sklearn_lmm._engine.factor_single import SingleFactored
 from sklearn_lmm._engine.linalg import consecutive
@@ -150,14 +150,7 @@ class DenseTraces:
 def zz(statistics: CrossProducts) -> sparse.csr_array:
     """Return all of Z'Z as one sparse matrix."""
     factors = range(len(statistics.s))
-
-    def product(f: int, h: int) -> sparse.csr_array:
-        if f == h:
-            own = block_diagonal(statistics.s[f])
-            return own + statistics.n[f, f] if (f, f) in statistics.n else own
-        return statistics.n[f, h] if f < h else statistics.n[h, f].T.tocsr()
-
-    rows = [[product(f, h) for h in factors] for f in factors]
+    rows = [[statistics.product(f, h) for h in factors] for f in factors]
     return sparse.csr_array(sparse.block_array(rows, format="csr"))
 
 

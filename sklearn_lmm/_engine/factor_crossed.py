@@ -118,14 +118,7 @@ class CrossedStrategy:
         self, statistics: CrossProducts
     ) -> tuple[sparse.csc_array, sparse.csr_array]:
         """Return N = Z_R'Z_1 by columns, and C = Z_R'Z_R."""
-        n = statistics.n
-
-        def product(f: int, h: int) -> sparse.csr_array:
-            if f == h:
-                own = block_diagonal(statistics.s[f])
-                return own + n[f, f] if (f, f) in n else own
-            return n[f, h] if f < h else n[h, f].T.tocsr()
-
+        product = statistics.product
         N = sparse.vstack([product(f, self.first) for f in self.rest], format="csc")
         C = sparse.block_array(
             [[product(f, h) for h in self.rest] for f in self.rest], format="csr"
@@ -166,15 +159,6 @@ def _check_memory(n_entries: int, eliminated: int) -> None:
             f"{needed / 2**30:.0f} GiB, of which there are {there / 2**30:.0f}. "
             "solver='stochastic' (or 'auto') does without; or leave out a term."
         )
-
-
-def block_diagonal(blocks: FloatArray) -> sparse.csr_array:
-    """Return blocks (G, q, q) as one sparse matrix."""
-    G, q, _ = blocks.shape
-    data = np.ascontiguousarray(blocks)
-    return sparse.csr_array(
-        sparse.bsr_array((data, np.arange(G), np.arange(G + 1)), (G * q, G * q))
-    )
 
 
 class CrossedFactored:

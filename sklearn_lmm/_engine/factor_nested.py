@@ -42,16 +42,11 @@ def nesting_order(statistics: CrossProducts) -> list[int] | None:
     """
     order = sorted(range(len(statistics.s)), key=lambda f: -len(statistics.s[f]))
     for f, h in pairwise(order):
-        n = _block_rows(statistics, f, h)
+        n = statistics.product(f, h)
         q_f, q_h = statistics.s[f].shape[1], statistics.s[h].shape[1]
         if n.nnz != n.shape[0] * q_h or len(statistics.s[f]) * q_f != n.shape[0]:
             return None
     return order
-
-
-def _block_rows(statistics: CrossProducts, f: int, h: int) -> sparse.csr_array:
-    """Return Z_f'Z_h by rows, for f and h in either order."""
-    return statistics.n[f, h] if f < h else statistics.n[h, f].T.tocsr()
 
 
 class NestedStrategy:
@@ -85,7 +80,7 @@ class NestedStrategy:
 
     def _connect(self, k: int, h: int) -> None:
         """Record every level's ancestor in h, and its block of Z_k'Z_h."""
-        n = _block_rows(self.statistics, self.order[k], self.order[h])
+        n = self.statistics.product(self.order[k], self.order[h])
         (G_k, q_k, _), (G_h, q_h, _) = self.S[k].shape, self.S[h].shape
         parent = n.indices.reshape(G_k, q_k, q_h)[:, 0, 0] // q_h
         self.A[k, h] = n.data.reshape(G_k, q_k, q_h)
