@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm._columns import Table, listed
-from sklearn_lmm._engine.correlation import Correlation
+from sklearn_lmm._engine.correlation import Correlation, places_within
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._grouping import learn_factor
 from sklearn_lmm._groups import GroupColumns
@@ -218,7 +218,7 @@ def _places(
     _check_places(part, columns, places, order, starts)
     if not part.places:
         sizes = np.diff(np.append(starts, n))
-        places = (np.arange(n) - np.repeat(starts, sizes))[:, None].astype(float)
+        places = places_within(sizes)[:, None].astype(np.float64)
     return order, starts, places, levels
 
 

@@ -154,14 +154,43 @@ def blocks_of(
     correlation: Correlation, u: FloatArray, starts: IntArray, ends: IntArray, n: int
 ) -> list[FloatArray]:
     """Return the blocks of C between `starts` and `ends`."""
-    unit = np.zeros((n, int((ends - starts).max(initial=0))))
-    for start, end in zip(starts, ends, strict=True):
-        unit[np.arange(start, end), np.arange(end - start)] = 1.0
-    columns = correlation.times(u, unit)
+    columns = stacked_blocks(correlation, u, starts, ends - starts, n)
     return [
         columns[start:end, : end - start]
         for start, end in zip(starts, ends, strict=True)
     ]
+
+
+def stacked_blocks(
+    correlation: Correlation, u: FloatArray, starts: IntArray, sizes: IntArray, n: int
+) -> FloatArray:
+    """Return the blocks of C from `starts` on, each in its rows (n, m).
+
+    m is the size of the largest; all else is 0.
+    """
+    places = places_within(sizes)
+    unit = np.zeros((n, int(sizes.max(initial=0))))
+    unit[np.repeat(starts, sizes) + places, places] = 1.0
+    return correlation.times(u, unit)
+
+
+def places_within(sizes: IntArray) -> IntArray:
+    """Return 0, 1, .. for the rows of every group, of groups one after the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def correlation_matrix(
+    correlation: Correlation, u: FloatArray, starts: IntArray, n: int
+) -> sparse.csr_array:
+    """Return C (n, n), written out."""
+    sizes = np.diff(np.append(starts, n))
+    blocks = stacked_blocks(correlation, u, starts, sizes, n)
+    start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
+    places = np.arange(blocks.shape[1])
+    present = places < size[:, None]
+    columns = (start[:, None] + places)[present]
+    ends = np.append(0, np.cumsum(size))
+    return sparse.csr_array((blocks[present], columns, ends), shape=(n, n))
 
 
 def complex_step(function: Callable[[AnyArray], AnyArray], u: FloatArray) -> FloatArray:

@@ -7,9 +7,8 @@ and in its own order, e / D has equal variances and B^-1 D^-1 e no correlation.
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
-from sklearn_lmm._engine.correlation import Correlation
+from sklearn_lmm._engine.correlation import places_within, stacked_blocks
 from sklearn_lmm._engine.error_sums import constant
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._types import FloatArray, IntArray
@@ -25,8 +24,7 @@ def relative_deviations(errors: Errors, u: FloatArray) -> FloatArray:
 
 def uncorrelated(errors: Errors, u: FloatArray, E: FloatArray) -> FloatArray:
     """Return B^-1 E for columns E (n, k) of errors of equal variance."""
-    C, _ = _correlation(errors, u)
-    sizes = _sizes(errors)
+    C, sizes = _blocks(errors, u), errors.sizes
     ordered, result = E[errors.order], np.empty_like(E)
     for size in np.unique(sizes):
         rows = errors.starts[sizes == size][:, None] + np.arange(size)
@@ -37,46 +35,18 @@ def uncorrelated(errors: Errors, u: FloatArray, E: FloatArray) -> FloatArray:
 
 def correlations(errors: Errors, u: FloatArray, i: IntArray, j: IntArray) -> FloatArray:
     """Return entries (i, j) of C for rows in any order."""
-    C, position = _correlation(errors, u)
+    C, sizes = _blocks(errors, u), errors.sizes
     place = np.argsort(errors.order)
-    group = np.repeat(np.arange(len(errors.starts)), _sizes(errors))
+    group = np.repeat(np.arange(len(sizes)), sizes)
     i, j = place[i], place[j]
-    return np.where(group[i] == group[j], C[i, position[j]], 0.0)
+    return np.where(group[i] == group[j], C[i, places_within(sizes)[j]], 0.0)
 
 
-def correlation_matrix(
-    correlation: Correlation, u: FloatArray, order: IntArray, starts: IntArray
-) -> sparse.csr_array:
-    """Return C (n, n) of rows in any order.
-
-    order (n,), starts (G,) : the rows sorted by group, and where groups start
-    """
-    n = len(order)
-    C, position, sizes = _blocks(correlation, u, starts, n)
-    row, k = np.nonzero(np.arange(C.shape[1]) < np.repeat(sizes, sizes)[:, None])
-    entries = (order[row], order[row - position[row] + k])
-    return sparse.coo_array((C[row, k], entries), (n, n)).tocsr()
-
-
-def _sizes(errors: Errors) -> IntArray:
-    return np.diff(np.append(errors.starts, len(errors.order)))
-
-
-def _correlation(errors: Errors, u: FloatArray) -> tuple[FloatArray, IntArray]:
+def _blocks(errors: Errors, u: FloatArray) -> FloatArray:
+    """Return the blocks of C, one below the other (n, m)."""
     of_C, _ = errors.complete(u)
     n = len(errors.order)
-    return _blocks(errors.correlation, of_C, errors.starts, n)[:2]
-
-
-def _blocks(
-    correlation: Correlation, u: FloatArray, starts: IntArray, n: int
-) -> tuple[FloatArray, IntArray, IntArray]:
-    """Return C's blocks, one below the other (n, m), positions in them, and sizes."""
-    sizes = np.diff(np.append(starts, n))
-    position = np.arange(n) - np.repeat(starts, sizes)
-    columns = np.zeros((n, int(sizes.max(initial=0))))
-    columns[np.arange(n), position] = 1.0
-    return correlation.times(u, columns), position, sizes
+    return stacked_blocks(errors.correlation, of_C, errors.starts, errors.sizes, n)
 
 
 def narrow(errors: Errors, codes: IntArray) -> bool:

@@ -21,7 +21,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from sklearn_lmm._engine.correlation import Independent, symmetric_stencil
+from sklearn_lmm._engine.correlation import (
+    Independent,
+    correlation_matrix,
+    symmetric_stencil,
+)
 from sklearn_lmm._engine.correlation_families import Unstructured
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.error_sums import Omega, Operation, Sums, times
@@ -90,8 +94,7 @@ class Within:
     def __init__(self, errors: Errors, u: FloatArray) -> None:
         self.correlation, self.u = errors.correlation, u
         self.omega = Omega(errors.correlation.at(u), errors.slopes)
-        self.starts = errors.starts
-        self.sizes = np.diff(np.append(errors.starts, len(errors.order)))
+        self.starts, self.sizes = errors.starts, errors.sizes
 
     def fits(self, sums: Sums) -> bool:
         """Say whether C is small enough, if it has to be written out."""
@@ -129,16 +132,8 @@ class Within:
     @cached_property
     def matrix(self) -> sparse.csr_array:
         """C (n, n), written out."""
-        n, longest = int(self.sizes.sum()), int(self.sizes.max())
-        sizes = np.repeat(self.sizes, self.sizes)
-        first = np.repeat(self.starts, self.sizes)
-        places = np.arange(longest)
-        unit = (np.arange(n) - first)[:, None] == places
-        blocks = self.correlation.times(self.u, unit.astype(np.float64))
-        present = places < sizes[:, None]
-        columns = (first[:, None] + places)[present]
-        ends = np.append(0, np.cumsum(sizes))
-        return sparse.csr_array((blocks[present], columns, ends), shape=(n, n))
+        n = int(self.sizes.sum())
+        return correlation_matrix(self.correlation, self.u, self.starts, n)
 
     def _times(self, U: Any) -> Any:
         if sparse.issparse(U):

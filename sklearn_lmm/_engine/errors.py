@@ -58,6 +58,11 @@ class Errors:
         """The positions of the parameters that are estimated."""
         return np.flatnonzero(np.isnan(self.fixed))
 
+    @property
+    def sizes(self) -> IntArray:
+        """How many rows every group has (G,)."""
+        return np.diff(np.append(self.starts, len(self.order)))
+
     def start(self) -> FloatArray:
         """Return the free parameters to start from."""
         start = np.append(self.correlation.start(), np.zeros(len(self.ratio)))

@@ -10,8 +10,8 @@ from scipy import sparse
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sklearn_lmm._columns import listed, read_weights
+from sklearn_lmm._engine.correlation import correlation_matrix
 from sklearn_lmm._engine.design import Design
-from sklearn_lmm._engine.error_rows import correlation_matrix
 from sklearn_lmm._engine.simulation import coefficient_matrices
 from sklearn_lmm._layout import Layout, learn_more
 from sklearn_lmm._residual_fit import correlation_of_all, error_sizes
@@ -94,7 +94,8 @@ def _of_errors(
     variances = np.ones(len(order)) if sizes is None else sizes.estimated()
     if weights is not None and est.weights == "precision":
         variances = variances / weights
-    C = correlation_matrix(correlation, u, order, starts)
+    place = np.argsort(order)
+    C = correlation_matrix(correlation, u, starts, len(order))[place][:, place]
     D = sparse.diags_array(est.sigma_ * np.sqrt(variances))
     return sparse.csr_array(D @ C @ D)
 

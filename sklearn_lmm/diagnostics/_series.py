@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_lmm._engine.correlation import places_within
 from sklearn_lmm._engine.fitted_rows import Clusters
 from sklearn_lmm._residual_columns import codes_of_groups
 from sklearn_lmm._residual_data import Columns
@@ -70,9 +71,7 @@ def read_series(
     order = np.lexsort((*places.T[::-1], codes))
     codes, places = codes[order], places[order]
     if not places.shape[1]:
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
-        number = np.arange(len(codes)) - np.repeat(starts, np.bincount(codes))
-        places = number[:, None].astype(np.float64)
+        places = places_within(np.bincount(codes))[:, None].astype(np.float64)
     if codes[-1] == len(codes) - 1:
         raise ValueError("Every series has a single row: there are no pairs of rows.")
     return Series(order, codes, places)
