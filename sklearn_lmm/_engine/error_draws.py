@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_lmm._engine.correlation import Correlation, blocks_of
-from sklearn_lmm._engine.error_criterion import FittedErrors
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._engine.simulation import NormalDraws, Rng, square_root
 from sklearn_lmm._types import FloatArray, IntArray
@@ -61,10 +60,7 @@ class ErrorDraws(NormalDraws):
         return self.root.times(super()._errors(rng))
 
 
-def fitted_root(errors: Errors, fitted: FittedErrors) -> tuple[ErrorRoot, FloatArray]:
-    """Return C^(1/2) and D (n,) of the rows of a fit, in the order of the rows."""
-    of_C, delta = errors.complete(fitted.u)
-    deviations = np.empty(len(errors.order))
-    deviations[errors.order] = np.exp(errors.log_deviation + errors.slopes @ delta)
-    root = ErrorRoot.of(errors.correlation, of_C, errors.order, errors.starts)
-    return root, deviations
+def root_of(errors: Errors, u: FloatArray) -> ErrorRoot:
+    """Return C^(1/2) of the rows of a fit, u being its free parameters."""
+    of_C, _ = errors.complete(u)
+    return ErrorRoot.of(errors.correlation, of_C, errors.order, errors.starts)

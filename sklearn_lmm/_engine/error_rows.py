@@ -14,14 +14,6 @@ from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._types import FloatArray, IntArray
 
 
-def relative_deviations(errors: Errors, u: FloatArray) -> FloatArray:
-    """Return the diagonal of D (n,), in the order of the rows."""
-    _, delta = errors.complete(u)
-    deviations = np.empty(len(errors.order))
-    deviations[errors.order] = np.exp(errors.log_deviation + errors.slopes @ delta)
-    return deviations
-
-
 def uncorrelated(errors: Errors, u: FloatArray, E: FloatArray) -> FloatArray:
     """Return B^-1 E for columns E (n, k) of errors of equal variance."""
     C, sizes = _blocks(errors, u), errors.sizes

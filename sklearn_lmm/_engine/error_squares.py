@@ -70,7 +70,7 @@ def error_squares(model: RowErrors, expansion: Expansion) -> ErrorSquares | None
         traces = 4.0 * slopes.T @ (model.counts[:, None] * slopes)
         return ErrorSquares(expansion.second, traces, bend)
     of_C, delta = errors.complete(u)
-    sums = model.sums(errors.log_deviation + errors.slopes @ delta)
+    sums = model.sums(errors.log_deviations(delta))
     square = None if errors.slopes.size else errors.correlation.squared(of_C)
     if square is not None and len(u):
         product = sums.of(partial(times, square[0]))

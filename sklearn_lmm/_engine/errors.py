@@ -74,6 +74,16 @@ class Errors:
         full[self.free] = u
         return full[: self.correlation.size], full[self.correlation.size :]
 
+    def log_deviations(self, delta: FloatArray) -> FloatArray:
+        """Return l = l_0 + W delta (n,)."""
+        return self.log_deviation + self.slopes @ delta
+
+    def deviations(self, u: FloatArray) -> FloatArray:
+        """Return the diagonal of D (n,), for the rows as they were before `order`."""
+        deviations = np.empty(len(self.order))
+        deviations[self.order] = np.exp(self.log_deviations(self.complete(u)[1]))
+        return deviations
+
     def values(self, u: FloatArray) -> FloatArray:
         """Return all parameters on the user's scale, fixed ones included."""
         of_C, delta = self.complete(u)
@@ -274,7 +284,7 @@ class RowErrors:
         """Return the cross-products at u."""
         errors = self.errors
         of_C, delta = errors.complete(u)
-        log_sd = errors.log_deviation + errors.slopes @ delta
+        log_sd = errors.log_deviations(delta)
         precision = errors.correlation.at(of_C)
         sums = self.sums(log_sd)
         omega = Omega(precision, errors.slopes)

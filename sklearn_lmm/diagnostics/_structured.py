@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_lmm._engine.error_rows import narrow, relative_deviations, uncorrelated
+from sklearn_lmm._engine.error_rows import narrow, uncorrelated
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._engine.whitening import SymmetricRoot, cholesky_residuals
@@ -44,7 +44,7 @@ def structured_residuals(
     left = [f for f in range(len(given.design.factors)) if f not in subtracted]
     if kind == "whitened" or (left and kind == "normalized"):
         return _uncorrelated(est, given, errors, kind, left)
-    deviations = relative_deviations(errors, fit.errors.u)
+    deviations = errors.deviations(fit.errors.u)
     if given.design.weights is not None and fit.weights == "precision":
         deviations = deviations / np.sqrt(given.design.weights)
     e = _errors(given, subtracted) / deviations
@@ -62,7 +62,7 @@ def _uncorrelated(
     u, order = fit.errors.u, errors.order
     rows = FittedRows.of(fit, given.design.take(order))
     errors = replace(errors, order=np.arange(len(order)))
-    deviations = relative_deviations(errors, u)
+    deviations = errors.deviations(u)
 
     def white(columns: FloatArray) -> FloatArray:
         return uncorrelated(errors, u, columns / deviations[:, None])

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_lmm._engine.design import Design
-from sklearn_lmm._engine.error_draws import ErrorDraws, fitted_root
+from sklearn_lmm._engine.error_draws import ErrorDraws, root_of
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.simulation import (
@@ -62,14 +62,14 @@ def error_draws(design: Design, fit: LMMFit, errors: Errors) -> ErrorDraws:
     """
     plain = normal_draws(design, fit)
     assert fit.errors is not None
-    root, deviations = fitted_root(errors, fit.errors)
+    u = fit.errors.u
     return ErrorDraws(
         mean=plain.mean,
         Z=plain.Z,
-        error_scale=plain.error_scale * deviations,
+        error_scale=plain.error_scale * errors.deviations(u),
         roots=plain.roots,
         n_levels=plain.n_levels,
-        root=root,
+        root=root_of(errors, u),
     )
 
 
