@@ -13,7 +13,6 @@ derivative of T'R^-1 T.  All of them need the rows, and are made where a fit end
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -29,7 +28,7 @@ from sklearn_lmm._engine.correlation import (
 from sklearn_lmm._engine.correlation_families import Unstructured
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.error_sums import Omega, Operation, Sums, times
-from sklearn_lmm._engine.errors import Errors, Expansion, RowErrors
+from sklearn_lmm._engine.errors import Errors, Expansion, RowErrors, symmetric_table
 from sklearn_lmm._engine.exchangeable import EqualCorrelation
 from sklearn_lmm._types import BoolArray, FloatArray, IntArray
 
@@ -80,7 +79,7 @@ def error_squares(model: RowErrors, expansion: Expansion) -> ErrorSquares | None
         return None
     free = errors.free
     return ErrorSquares(
-        products=_symmetric(
+        products=symmetric_table(
             len(free), lambda i, j: sums.of(within.squared(free[i], free[j]))
         ),
         traces=within.traces(free, expansion.d2logdet),
@@ -120,14 +119,14 @@ class Within:
         if near is None:
             B = [self.omega.first(i)(self.matrix) for i in free]
             turned = [b.T.tocsr() for b in B]
-            traces = _symmetric(m, lambda i, j: B[i].multiply(turned[j]).sum())
+            traces = symmetric_table(m, lambda i, j: B[i].multiply(turned[j]).sum())
             return np.array(traces).reshape(m, m)
         unit = sparse.eye_array(near.shape[0], format="csr")
 
         def curved(i: int, j: int) -> float:
             return float(near.multiply(self.omega.second(free[i], free[j])(unit)).sum())
 
-        return np.asarray(d2logdet + np.array(_symmetric(m, curved)).reshape(m, m))
+        return np.asarray(d2logdet + np.array(symmetric_table(m, curved)).reshape(m, m))
 
     @cached_property
     def matrix(self) -> sparse.csr_array:
@@ -150,14 +149,13 @@ def is_linear(errors: Errors) -> bool:
     differ.
     """
     slopes, free = errors.slopes, np.isnan(errors.fixed)
-    strata = ((slopes == 0) | (slopes == 1)).all() and (slopes.sum(1) <= 1).all()
     if isinstance(errors.correlation, Independent):
-        return bool(strata and errors.ratio.all())
+        return errors.in_strata and bool(errors.ratio.all())
     if isinstance(errors.correlation, EqualCorrelation):
         return not slopes.size
     if not isinstance(errors.correlation, Unstructured) or not free.all():
         return False
-    return not slopes.size or bool(strata and _of_occasions(errors, slopes))
+    return not slopes.size or (errors.in_strata and _of_occasions(errors, slopes))
 
 
 def _of_occasions(errors: Errors, strata: FloatArray) -> bool:
@@ -184,9 +182,3 @@ def curvature(errors: Errors, u: FloatArray) -> FloatArray:
     m = len(free)
     c = np.linalg.solve(slope, second.reshape(m * m, m).T)
     return np.asarray(c.reshape(m, m, m))
-
-
-def _symmetric(m: int, entry: Callable[[int, int], Any]) -> tuple[tuple[Any, ...], ...]:
-    """Return the m x m values of a symmetric function."""
-    lower = [[entry(i, j) for j in range(i + 1)] for i in range(m)]
-    return tuple(tuple(lower[max(i, j)][min(i, j)] for j in range(m)) for i in range(m))

@@ -16,7 +16,7 @@ derivatives: all of them are U'Omega U with a symmetric Omega.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -57,6 +57,12 @@ class Errors:
     def free(self) -> IntArray:
         """The positions of the parameters that are estimated."""
         return np.flatnonzero(np.isnan(self.fixed))
+
+    @property
+    def in_strata(self) -> bool:
+        """Whether W only says which stratum a row is of, if any but the first."""
+        W = self.slopes
+        return bool(((W == 0) | (W == 1)).all() and (W.sum(axis=1) <= 1).all())
 
     @property
     def sizes(self) -> IntArray:
@@ -228,6 +234,14 @@ def add(a: CrossProducts, b: CrossProducts) -> CrossProducts:
     return combine(np.ones(2), (a, b))
 
 
+def symmetric_table(
+    m: int, entry: Callable[[int, int], Any]
+) -> tuple[tuple[Any, ...], ...]:
+    """Return the m x m values of a symmetric function, asked for i >= j only."""
+    lower = [[entry(i, j) for j in range(i + 1)] for i in range(m)]
+    return tuple(tuple(lower[max(i, j)][min(i, j)] for j in range(m)) for i in range(m))
+
+
 class RowErrors:
     """The cross-products from rows that are kept, at every u anew.
 
@@ -289,18 +303,13 @@ class RowErrors:
         sums = self.sums(log_sd)
         omega = Omega(precision, errors.slopes)
         free = errors.free
-        m = len(free)
-        second: list[list[CrossProducts]] = [[] for _ in free]
-        for i in range(m):
-            for j in range(i + 1):
-                second[i].append(sums.of(omega.second(free[i], free[j])))
         logdet, dlogdet, d2logdet = self._logdet(precision, log_sd)
         return Expansion(
             u=u,
             value=sums.of(omega.inverse),
             first=tuple(sums.of(omega.first(i)) for i in free),
-            second=tuple(
-                tuple(second[max(i, j)][min(i, j)] for j in range(m)) for i in range(m)
+            second=symmetric_table(
+                len(free), lambda i, j: sums.of(omega.second(free[i], free[j]))
             ),
             logdet=logdet,
             dlogdet=dlogdet[free],

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn_lmm._engine.correlation import Correlation, Independent
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.error_sums import Operation, Sums
-from sklearn_lmm._engine.errors import Errors, Expansion, combine
+from sklearn_lmm._engine.errors import Errors, Expansion, combine, symmetric_table
 from sklearn_lmm._engine.factor_single import pool_levels
 from sklearn_lmm._types import AnyArray, BoolArray, FloatArray
 
@@ -155,14 +155,13 @@ class SummedErrors:
     def at(self, u: FloatArray) -> Expansion:
         """Return the cross-products at u."""
         mixture = self.law.at(u)
-        m = len(mixture.first)
+        second = mixture.second
         return Expansion(
             u=u,
             value=combine(mixture.value, self.parts),
             first=tuple(combine(c, self.parts) for c in mixture.first),
-            second=tuple(
-                tuple(combine(mixture.second[i, j], self.parts) for j in range(m))
-                for i in range(m)
+            second=symmetric_table(
+                len(second), lambda i, j: combine(second[i, j], self.parts)
             ),
             logdet=mixture.logdet,
             dlogdet=mixture.dlogdet,
@@ -228,8 +227,7 @@ def summed_errors(
     logdet = 2.0 * float(counts @ errors.log_deviation)
     if isinstance(errors.correlation, Independent):
         strata = errors.slopes
-        apart = ((strata == 0) | (strata == 1)).all() and (strata.sum(1) <= 1).all()
-        if not apart or strata.shape[1] >= MOST_PARTS:
+        if not errors.in_strata or strata.shape[1] >= MOST_PARTS:
             return None
         operations = [_rows_of(1.0 - strata.sum(axis=1))]
         operations += [_rows_of(column) for column in strata.T]
