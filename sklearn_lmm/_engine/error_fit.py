@@ -190,8 +190,7 @@ def error_model(
     design : the rows, in the order of `errors`
     """
     model = row_errors(errors, design, plain)
-    sums = model.sums(errors.log_deviation)
-    return summed_errors(errors, sums, model.counts) or model
+    return summed_errors(model) or model
 
 
 def row_errors(errors: Errors, design: Design, plain: CrossProducts) -> RowErrors:

@@ -20,8 +20,8 @@ import numpy as np
 
 from sklearn_lmm._engine.correlation import Correlation, Independent
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.error_sums import Operation, Sums
-from sklearn_lmm._engine.errors import Errors, Expansion, combine, symmetric_table
+from sklearn_lmm._engine.error_sums import Operation
+from sklearn_lmm._engine.errors import Expansion, RowErrors, combine, symmetric_table
 from sklearn_lmm._engine.factor_single import pool_levels
 from sklearn_lmm._types import AnyArray, BoolArray, FloatArray
 
@@ -216,32 +216,26 @@ def _cut(pooled: CrossProducts, parts: Sequence[CrossProducts]) -> list[CrossPro
     return cut
 
 
-def summed_errors(
-    errors: Errors, sums: Sums, counts: FloatArray
-) -> SummedErrors | None:
-    """Return the model without rows, if the structure is of that kind.
-
-    sums : those of rows divided by exp(l_0)
-    counts : (n,), how many equal rows each stands for
-    """
+def summed_errors(model: RowErrors) -> SummedErrors | None:
+    """Return the model without rows, None if the structure is not of that kind."""
+    errors, counts, strata = model.errors, model.counts, model.errors.slopes
     logdet = 2.0 * float(counts @ errors.log_deviation)
     if isinstance(errors.correlation, Independent):
-        strata = errors.slopes
         if not errors.in_strata or strata.shape[1] >= MOST_PARTS:
             return None
         operations = [_rows_of(1.0 - strata.sum(axis=1))]
         operations += [_rows_of(column) for column in strata.T]
         law: Law = StrataLaw(errors.fixed, counts @ strata, logdet, errors.ratio)
-        return SummedErrors(tuple(map(sums.of, operations)), law)
-    operators = errors.correlation.operators()
-    if errors.slopes.size or operators is None or len(operators) > MOST_PARTS:
-        return None
+    else:
+        operators = None if strata.size else errors.correlation.operators()
+        if operators is None or len(operators) > MOST_PARTS:
+            return None
+        operations = [operator.__matmul__ for operator in operators]
+        law = CorrelationLaw(errors.correlation.without_rows(), errors.fixed, logdet)
+    sums = model.sums(errors.log_deviation)
     if not all(sums.narrow):
         return None
-    law = CorrelationLaw(errors.correlation.without_rows(), errors.fixed, logdet)
-    return SummedErrors(
-        tuple(sums.of(operator.__matmul__) for operator in operators), law
-    )
+    return SummedErrors(tuple(map(sums.of, operations)), law)
 
 
 def _rows_of(stratum: FloatArray) -> Operation:
