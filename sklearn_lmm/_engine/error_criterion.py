@@ -52,11 +52,6 @@ class ErrorCriterion(Criterion):
         self.model, self.expansion = model, expansion
         self.units += expansion.logdet
 
-    @property
-    def n_errors(self) -> int:
-        """The number of free parameters of the errors."""
-        return len(self.expansion.u)
-
     def start(self) -> FloatArray:
         """Return theta from moments, followed by u."""
         return np.append(super().start(), self.expansion.u)

@@ -70,9 +70,7 @@ class ErrorMatrices:
 
     def T_mixed(self, directions: list[Direction]) -> FloatArray:
         """Return T_mj (m, k)."""
-        traces = self.point.traces_of_Z
-        mixed = traces.mixed(directions, self.expansion.first)
-        return -mixed
+        return -self.point.traces_of_Z.mixed(directions, self.expansion.first)
 
     @cached_property
     def T(self) -> FloatArray:
