@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from sklearn.utils.validation import _num_samples
 
 from sklearn_lmm._columns import Table, listed, read_table, read_weights
 from sklearn_lmm._engine.correlation import Correlation, Independent
@@ -155,6 +156,18 @@ def error_sizes(estimator: Any, X: Any, groups: Any) -> ErrorSizes | None:
     table = _table(estimator, estimator._layout, X)
     columns = Columns(table, read_groups(groups, len(table)))
     return ErrorSizes(estimator.fit_.errors, *learnt.deviations(columns))
+
+
+def relative_variances(estimator: Any, X: Any, groups: Any) -> FloatArray:
+    """Return the variances of the errors of any rows (n,), relative to sigma^2.
+
+    Raises
+    ------
+    ValueError
+        As `error_sizes`.
+    """
+    sizes = error_sizes(estimator, X, groups)
+    return np.ones(_num_samples(X)) if sizes is None else sizes.estimated()
 
 
 def correlation_of_all(

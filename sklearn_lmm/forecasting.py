@@ -14,7 +14,7 @@ from sklearn_lmm._engine.carried import (
     carry_errors,
     combined_variance,
 )
-from sklearn_lmm._residual_fit import correlation_of_all, error_sizes
+from sklearn_lmm._residual_fit import correlation_of_all, relative_variances
 from sklearn_lmm._results import (
     factor_columns,
     factor_designs,
@@ -125,9 +125,8 @@ def _carried(
     """Return what the earlier rows say of the errors of the new ones."""
     X_all = stacked(take(X, past.positions), X_new)
     groups_all = stacked(take(groups, past.positions), groups_new)
-    n, total = len(past.positions), len(X_all)
-    sizes = error_sizes(est, X_all, groups_all)
-    variances = np.ones(total) if sizes is None else sizes.estimated()
+    n = len(past.positions)
+    variances = relative_variances(est, X_all, groups_all)
     if past.design.weights is not None and past.fit.weights == "precision":
         variances[:n] /= past.design.weights
     correlation, u, order, starts = correlation_of_all(est, X_all, groups_all)

@@ -14,7 +14,7 @@ from sklearn_lmm._engine.correlation import correlation_matrix
 from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.simulation import coefficient_matrices
 from sklearn_lmm._layout import Layout, learn_more
-from sklearn_lmm._residual_fit import correlation_of_all, error_sizes
+from sklearn_lmm._residual_fit import correlation_of_all, relative_variances
 from sklearn_lmm._results import row_index
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -90,8 +90,7 @@ def _of_errors(
     """Return sigma^2 R."""
     codes = [factor.codes for factor in design.factors]
     correlation, u, order, starts = correlation_of_all(est, X, groups, codes)
-    sizes = error_sizes(est, X, groups)
-    variances = np.ones(len(order)) if sizes is None else sizes.estimated()
+    variances = relative_variances(est, X, groups)
     if weights is not None and est.weights == "precision":
         variances = variances / weights
     place = np.argsort(order)

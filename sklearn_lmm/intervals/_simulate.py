@@ -17,7 +17,7 @@ from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.error_draws import ErrorRoot
 from sklearn_lmm._engine.simulation import coefficient_matrices, square_root
 from sklearn_lmm._layout import Layout, learn_more
-from sklearn_lmm._residual_fit import correlation_of_all, error_sizes
+from sklearn_lmm._residual_fit import correlation_of_all, relative_variances
 from sklearn_lmm._stacking import take
 from sklearn_lmm._types import FloatArray, IntArray
 from sklearn_lmm.intervals._draws import mean_of
@@ -116,9 +116,8 @@ def _unscaled_errors(
         X, groups = take(X, complete), take(groups, complete)
     codes = [factor.codes for factor in design.factors]
     root = ErrorRoot.of(*correlation_of_all(est, X, groups, codes))
-    sizes = error_sizes(est, X, groups)
-    variances = np.ones(len(complete)) if sizes is None else sizes.estimated()
-    return lambda z: np.sqrt(variances)[:, None] * root.times(z)
+    deviations = np.sqrt(relative_variances(est, X, groups))
+    return lambda z: deviations[:, None] * root.times(z)
 
 
 def _complete(est: Any, X: Any, y: FloatArray, groups: Any) -> IntArray:
