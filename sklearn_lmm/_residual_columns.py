@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ from sklearn_lmm.residuals._base import (
     CorrelationStructure,
     ResidualStructure,
     VarianceStructure,
+    correlation_of,
 )
 from sklearn_lmm.terms import Reference
 
@@ -131,51 +132,66 @@ def learn_errors(
         If a column is absent or unfit for its role; if rows of a group share a
         time; if groups cannot be told.
     """
-    correlations = [p for p in structure.parts if isinstance(p, CorrelationStructure)]
     variances = tuple(
         (part, read_levels(part, columns))
         for part in structure.parts
         if isinstance(part, VarianceStructure)
     )
     log_deviation, slopes = read_variances(variances, columns, n)
-    correlation_part = correlations[0] if correlations else None
-    order, starts, places, labels = _places(correlation_part, columns, codes, n)
-    correlation, known = build_correlation(correlation_part, starts, places, labels)
+    placed = place_rows(structure, columns, codes, n)
     ratio = [
         isinstance(part, Heteroscedastic)
         for part, levels in variances
         for _ in range(n_slopes(part, levels))
     ]
     errors = Errors(
-        order=order,
-        starts=starts,
-        correlation=correlation,
-        log_deviation=log_deviation[order],
-        slopes=slopes[order],
+        order=placed.order,
+        starts=placed.starts,
+        correlation=placed.correlation,
+        log_deviation=log_deviation[placed.order],
+        slopes=slopes[placed.order],
         ratio=np.array(ratio, dtype=bool),
-        fixed=np.concatenate([known, *(known_slopes(p, v) for p, v in variances)]),
+        fixed=np.concatenate(
+            [placed.known, *(known_slopes(p, v) for p, v in variances)]
+        ),
         sigma=_sigma(structure),
     )
-    names = parameter_names(correlation_part, labels)
-    names += [name for part, levels in variances for name in slope_names(part, levels)]
+    names = placed.names + [
+        name for part, levels in variances for name in slope_names(part, levels)
+    ]
     return ErrorColumns(tuple(names), variances), errors
+
+
+class PlacedRows(NamedTuple):
+    """Rows in their groups.
+
+    order : (n,), the rows sorted by group; starts : (G,), the first of every group
+    correlation : of the rows in that order
+    known : (m,), its unconstrained parameters, NaN where they are estimated
+    names : of its parameters
+    """
+
+    order: IntArray
+    starts: IntArray
+    correlation: Correlation
+    known: FloatArray
+    names: list[str]
 
 
 def place_rows(
     structure: ResidualStructure, columns: Columns, codes: Sequence[IntArray], n: int
-) -> tuple[Correlation, list[str], IntArray, IntArray]:
-    """Return the correlation of n rows with its parameters' names, order and starts.
+) -> PlacedRows:
+    """Return where n rows stand, and the correlation of their errors.
 
     Raises
     ------
     ValueError
         As `learn_errors`.
     """
-    correlations = [p for p in structure.parts if isinstance(p, CorrelationStructure)]
-    part = correlations[0] if correlations else None
+    part = correlation_of(structure)
     order, starts, places, labels = _places(part, columns, codes, n)
-    correlation, _ = build_correlation(part, starts, places, labels)
-    return correlation, parameter_names(part, labels), order, starts
+    correlation, known = build_correlation(part, starts, places, labels)
+    return PlacedRows(order, starts, correlation, known, parameter_names(part, labels))
 
 
 def _sigma(structure: ResidualStructure) -> float | None:

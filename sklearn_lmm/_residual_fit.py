@@ -193,23 +193,23 @@ def correlation_of_all(
     if codes is None:
         known = layout.read(estimator, X, groups, True, False).codes
         codes = [_distinct(c) for c in known]
-    correlation, names, order, starts = place_rows(structure, columns, codes, n)
+    placed = place_rows(structure, columns, codes, n)
     values = fit.errors.values[: len(fit.errors.values) - len(fit.errors.delta)]
     fitted = list(estimator._errors.names[: len(values)])
-    if names != fitted:
+    if placed.names != fitted:
         raise ValueError(
             f"{structure!r} was fitted with {listed(fitted, quote=False)}; these rows "
-            f"would need {listed(names, quote=False)}. A correlation of occasions is "
-            "known for those of the fit, and takes all of them."
+            f"would need {listed(placed.names, quote=False)}. A correlation of "
+            "occasions is known for those of the fit, and takes all of them."
         )
     with np.errstate(invalid="ignore", divide="ignore"):
-        u = correlation.unconstrained(values)
+        u = placed.correlation.unconstrained(values)
     if not np.isfinite(u).all():
         raise ValueError(
             f"{structure!r} was fitted with {dict(zip(fitted, values, strict=True))}, "
             "with which errors of so many rows of a group cannot be correlated."
         )
-    return correlation, u, order, starts
+    return placed.correlation, u, placed.order, placed.starts
 
 
 def _distinct(codes: IntArray | None) -> IntArray:

@@ -16,7 +16,7 @@ from sklearn_lmm._residual_data import Columns
 from sklearn_lmm._residual_fit import row_columns
 from sklearn_lmm._rows import FitRows
 from sklearn_lmm._types import FloatArray, IntArray
-from sklearn_lmm.residuals._base import CorrelationStructure
+from sklearn_lmm.residuals._base import correlation_of
 
 Place = str | int | Sequence[Any] | None
 
@@ -59,7 +59,7 @@ def read_series(
     """
     X, y, groups, sample_weight = data
     columns = row_columns(est, est._layout, X, y, groups, sample_weight)
-    structure = _correlation(est)
+    structure = correlation_of(est.residual)
     if series is None and structure is not None and structure.groups is not None:
         series = structure.groups
     codes = _codes(given, columns, series)
@@ -75,15 +75,6 @@ def read_series(
     if codes[-1] == len(codes) - 1:
         raise ValueError("Every series has a single row: there are no pairs of rows.")
     return Series(order, codes, places)
-
-
-def _correlation(est: Any) -> CorrelationStructure | None:
-    if est.residual is None:
-        return None
-    for part in est.residual.parts:
-        if isinstance(part, CorrelationStructure):
-            return part
-    return None
 
 
 def _codes(given: FitRows, columns: Columns, series: Any) -> IntArray:

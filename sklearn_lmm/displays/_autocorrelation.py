@@ -9,6 +9,7 @@ import pandas as pd
 
 from sklearn_lmm.diagnostics import autocorrelation
 from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, panels, tidy_axes
+from sklearn_lmm.residuals._base import correlation_of
 
 
 class AutocorrelationDisplay:
@@ -151,6 +152,6 @@ def unit_of(estimator: Any, time: Any) -> str:
         if all(isinstance(part, str) for part in time):
             return ", ".join(time)
         return "time"
-    parts = () if estimator.residual is None else estimator.residual.parts
-    places = [str(p) for part in parts for p in getattr(part, "places", ())]
-    return ", ".join(places) or "rows"
+    structure = correlation_of(estimator.residual)
+    places = () if structure is None else structure.places
+    return ", ".join(map(str, places)) or "rows"

@@ -90,6 +90,14 @@ class CorrelationStructure(ResidualStructure):
         """The columns that say where a row stands within its group."""
 
 
+def correlation_of(
+    structure: ResidualStructure | None,
+) -> CorrelationStructure | None:
+    """Return the correlation among the parts of a structure, None without one."""
+    parts = () if structure is None else structure.parts
+    return next((p for p in parts if isinstance(p, CorrelationStructure)), None)
+
+
 class VarianceStructure(ResidualStructure):
     """Errors of different size.
 
