@@ -11,6 +11,7 @@ import pandas as pd
 
 from sklearn_lmm._columns import Table, listed
 from sklearn_lmm._engine.correlation import Correlation, places_within
+from sklearn_lmm._engine.design import nested
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._grouping import learn_factor
 from sklearn_lmm._groups import GroupColumns
@@ -297,7 +298,7 @@ def _default_groups(
 ) -> IntArray:
     """Return the innermost grouping factor, else `groups`, else one group."""
     for own in codes:
-        if all(_nested(own, other) for other in codes):
+        if all(nested(own, other) for other in codes):
             return own
     if codes:
         raise ValueError(
@@ -313,10 +314,3 @@ def _default_groups(
             f"{listed(list(names))}: give groups=..."
         )
     return columns.labels(columns.groups.factor_name(0), "residual")[0]
-
-
-def _nested(inner: IntArray, outer: IntArray) -> bool:
-    """Say whether every level of one factor meets one level of the other only."""
-    first = np.zeros(inner.max() + 1, dtype=outer.dtype)
-    first[inner] = outer
-    return bool((first[inner] == outer).all())

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from sklearn_lmm._engine.design import nested
 from sklearn_lmm._engine.downdating import Downdating, full_rank
 from sklearn_lmm._engine.fitted_rows import Clusters, FittedRows
 from sklearn_lmm._engine.linalg import consecutive, symmetrize
@@ -141,10 +142,7 @@ def _by_hat_matrices(rows: FittedRows, clusters: Clusters, result: Deletions) ->
 
 def _within_levels(rows: FittedRows, clusters: Clusters) -> bool:
     """Say whether all rows of a cluster have the same level of every factor."""
-    return all(
-        Clusters(codes, int(codes.max()) + 1).contain(clusters.codes)
-        for codes in rows.codes
-    )
+    return all(nested(clusters.codes, codes) for codes in rows.codes)
 
 
 def _blocks_of_levels(rows: FittedRows, runs: list[IntArray]) -> Iterator[FloatArray]:

@@ -34,6 +34,13 @@ class Factor:
         return len(self.levels)
 
 
+def nested(inner: IntArray, outer: IntArray) -> bool:
+    """Say whether all rows (n,) of a level of `inner` have one level of `outer`."""
+    level = np.zeros(int(inner.max(initial=-1)) + 1, dtype=outer.dtype)
+    level[inner] = outer
+    return bool((level[inner] == outer).all())
+
+
 @dataclass(frozen=True)
 class Term:
     """What a random term is, without its rows.

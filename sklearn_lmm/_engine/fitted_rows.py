@@ -22,7 +22,7 @@ from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.design import Design, nested
 from sklearn_lmm._engine.factor import Codes, PerFactor
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.row_sums import standardized_coefficients, standardized_rows
@@ -64,9 +64,7 @@ class Clusters:
 
     def contain(self, codes: IntArray) -> bool:
         """Say whether every level of a factor (n,) lies within one cluster."""
-        cluster = np.empty(int(codes.max()) + 1, dtype=np.intp)
-        cluster[codes] = self.codes
-        return bool((cluster[codes] == self.codes).all())
+        return nested(codes, self.codes)
 
 
 @dataclass(frozen=True, eq=False)

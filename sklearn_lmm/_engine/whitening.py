@@ -30,6 +30,7 @@ import numpy as np
 from scipy import special
 
 from sklearn_lmm._engine.criterion import Point
+from sklearn_lmm._engine.design import nested
 from sklearn_lmm._engine.factor import PerFactor
 from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._engine.linalg import shrinkage
@@ -107,7 +108,7 @@ def cholesky_residuals(
     white : multiplies columns (n, k) by the inverse root of R, for V = R + Z Psi Z',
         each row from those before it that have the same levels
     """
-    chain = _nested(rows, factors)
+    chain = _chain(rows, factors)
     if chain is None:
         return None
     e = rows.marginal.copy()
@@ -123,16 +124,12 @@ def cholesky_residuals(
     return np.asarray(columns[:, 0])
 
 
-def _nested(rows: FittedRows, factors: Sequence[int]) -> list[int] | None:
+def _chain(rows: FittedRows, factors: Sequence[int]) -> list[int] | None:
     """Return factors from leaves to roots, None if they are not nested."""
     sizes = rows.design.factors
     chain = sorted(factors, key=lambda f: -sizes[f].n_levels)
-    for f, h in pairwise(chain):
-        parent = np.empty(sizes[f].n_levels, dtype=np.intp)
-        parent[rows.codes[f]] = rows.codes[h]
-        if (parent[rows.codes[f]] != rows.codes[h]).any():
-            return None
-    return chain
+    codes = [rows.codes[f] for f in chain]
+    return chain if all(nested(c, above) for c, above in pairwise(codes)) else None
 
 
 def _prediction_errors(

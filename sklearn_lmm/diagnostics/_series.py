@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm._engine.correlation import places_within
-from sklearn_lmm._engine.fitted_rows import Clusters
+from sklearn_lmm._engine.design import nested
 from sklearn_lmm._residual_columns import codes_of_groups
 from sklearn_lmm._residual_data import Columns
 from sklearn_lmm._residual_fit import row_columns
@@ -91,7 +91,7 @@ def _codes(given: FitRows, columns: Columns, series: Any) -> IntArray:
 def _innermost(given: FitRows, columns: Columns) -> IntArray:
     factors = [factor.codes for factor in given.design.factors]
     for own in factors:
-        if all(Clusters(other, int(other.max()) + 1).contain(own) for other in factors):
+        if all(nested(own, other) for other in factors):
             return own
     if factors:
         names = [grouping.name for grouping in given.layout.roles.groupings]
