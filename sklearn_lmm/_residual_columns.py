@@ -277,7 +277,8 @@ def _group_codes(
     n: int,
 ) -> IntArray:
     if part.groups is None:
-        return _default_groups(part, columns, codes, n)
+        unsaid = f"{part!r} does not say what groups the rows"
+        return default_groups(codes, columns, n, unsaid, "give groups=...")
     return codes_of_groups(part.groups, columns)
 
 
@@ -290,27 +291,30 @@ def codes_of_groups(
     return learn_factor([c for c, _ in learnt], [levels for _, levels in learnt])[0]
 
 
-def _default_groups(
-    part: CorrelationStructure,
-    columns: Columns,
-    codes: Sequence[IntArray],
-    n: int,
+def default_groups(
+    codes: Sequence[IntArray], columns: Columns, n: int, unsaid: str, cure: str
 ) -> IntArray:
-    """Return the innermost grouping factor, else `groups`, else one group."""
+    """Return the innermost grouping factor, else `groups`, else one group.
+
+    codes : the levels of n rows of every grouping factor of the model
+    unsaid, cure : what nobody says, and how to say it
+
+    Raises
+    ------
+    ValueError
+        If no factor is nested in all others, or `groups` has several columns.
+    """
     for own in codes:
         if all(nested(own, other) for other in codes):
             return own
     if codes:
         raise ValueError(
-            f"{part!r} does not say what groups the rows, and none of the grouping "
-            "factors of the model is nested in all others: give groups=..."
+            f"{unsaid}, and none of the grouping factors of the model is nested in all "
+            f"others: {cure}"
         )
     if columns.groups is None:
         return np.zeros(n, dtype=np.intp)
     if len(columns.groups.names) > 1:
         names = map(columns.groups.factor_name, range(len(columns.groups.names)))
-        raise ValueError(
-            f"{part!r} does not say what groups the rows, and groups has "
-            f"{listed(list(names))}: give groups=..."
-        )
+        raise ValueError(f"{unsaid}, and groups has {listed(list(names))}: {cure}")
     return columns.labels(columns.groups.factor_name(0), "residual")[0]

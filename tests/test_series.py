@@ -159,6 +159,9 @@ def test_crossed_factors_do_not_say_what_the_series_are():
     with pytest.raises(ValueError, match="say it by series="):
         autocorrelation(est, X, y)
     assert len(autocorrelation(est, X, y, series="a")) == 5
+    alone = MixedEffectsRegressor([]).fit(X, y)
+    with pytest.raises(ValueError, match="groups has 'a', 'b': say it by series="):
+        autocorrelation(alone, X, y, groups=X[["a", "b"]])
 
 
 def test_a_sample_of_very_many_pairs(monkeypatch, ovary):

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm._engine.correlation import places_within
-from sklearn_lmm._engine.design import nested
-from sklearn_lmm._residual_columns import codes_of_groups
+from sklearn_lmm._residual_columns import codes_of_groups, default_groups
 from sklearn_lmm._residual_data import Columns
 from sklearn_lmm._residual_fit import row_columns
 from sklearn_lmm._rows import FitRows
@@ -80,28 +79,15 @@ def read_series(
 def _codes(given: FitRows, columns: Columns, series: Any) -> IntArray:
     """Return the series of every row, numbered 0, 1, …, each in use."""
     if series is None:
-        codes = _innermost(given, columns)
+        factors = [factor.codes for factor in given.design.factors]
+        unsaid = "Nothing says which rows make up a series"
+        n = len(given.design.y)
+        codes = default_groups(factors, columns, n, unsaid, "say it by series=...")
     elif isinstance(series, str | int | tuple):
         codes = codes_of_groups(series, columns)
     else:
         codes = pd.factorize(_array(given, series, "series"))[0]
     return np.unique(codes, return_inverse=True)[1]
-
-
-def _innermost(given: FitRows, columns: Columns) -> IntArray:
-    factors = [factor.codes for factor in given.design.factors]
-    for own in factors:
-        if all(nested(own, other) for other in factors):
-            return own
-    if factors:
-        names = [grouping.name for grouping in given.layout.roles.groupings]
-        raise ValueError(
-            f"Which rows make up a series? None of the grouping factors {names} is "
-            "nested in all others: say it by series=..."
-        )
-    if columns.groups is not None:
-        return codes_of_groups(columns.groups.factor_name(0), columns)
-    return np.zeros(len(given.design.y), dtype=np.intp)
 
 
 def _places(given: FitRows, columns: Columns, time: Any) -> FloatArray:
