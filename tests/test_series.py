@@ -149,6 +149,12 @@ def test_what_is_refused(ovary):
         semivariogram(est, X, y, kind="response")
     with pytest.raises(ValueError, match="between 0 and 1"):
         autocorrelation(est, X, y, coverage=1.5)
+    with pytest.raises(ValueError, match="'kind' parameter of autocorrelation"):
+        autocorrelation(est, X, y, kind="raw")
+    with pytest.raises(ValueError, match="'max_lag' parameter of autocorrelation"):
+        autocorrelation(est, X, y, max_lag=0)
+    with pytest.raises(ValueError, match="'n_bins' parameter of semivariogram"):
+        semivariogram(est, X, y, n_bins=0)
 
 
 def test_crossed_factors_do_not_say_what_the_series_are():

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm._types import FloatArray, IntArray
-from sklearn_lmm.diagnostics._residuals import residuals
-from sklearn_lmm.diagnostics._series import Place, Series, read_series
+from sklearn_lmm.diagnostics._residuals import KINDS
+from sklearn_lmm.diagnostics._series import Place, Series, residual_series
 
 
+@validate_params(
+    {
+        "kind": [StrOptions(set(KINDS))],
+        "max_lag": [Interval(Integral, 1, None, closed="left"), None],
+    },
+    prefer_skip_nested_validation=True,
+)
 def autocorrelation(
     est: Any,
     X: Any,
@@ -93,18 +101,8 @@ def autocorrelation(
     """
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage={coverage} must be between 0 and 1.")
-    given = rows_of_fit(est, X, y, groups, sample_weight, with_errors=True)
-    r = residuals(
-        est,
-        X,
-        y,
-        kind=kind,
-        random_effects=random_effects,
-        groups=groups,
-        sample_weight=sample_weight,
-    )[given.positions]
     data = (X, y, groups, sample_weight)
-    found = read_series(est, given, data, time, series)
+    _, r, found = residual_series(est, data, kind, random_effects, time, series)
     times = _whole_times(found)
     longest = int(max(1, _span(found.codes, times)))
     if max_lag is None:

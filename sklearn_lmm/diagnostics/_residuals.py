@@ -100,7 +100,27 @@ def residuals(
     >>> print(f"{r.std():.2f}")
     0.99
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight, with_errors=True)
+    data = (X, y, groups, sample_weight)
+    given = rows_of_fit(est, *data, with_errors=True)
+    return given.spread(residuals_of_rows(est, given, data, kind, random_effects))
+
+
+def residuals_of_rows(
+    est: Any,
+    given: FitRows,
+    data: tuple[Any, ...],
+    kind: str,
+    random_effects: bool | Sequence[str],
+) -> FloatArray:
+    """Return the residuals of the rows that count.
+
+    data : X, y, groups and sample_weight, which the rows were read from
+
+    Raises
+    ------
+    ValueError
+        As `residuals`, but that the rows are those of the fit.
+    """
     if kind not in RAW and given.fit.perfect:
         raise ValueError(
             f"y is explained exactly, so that there is no sigma: kind={kind!r} does "
@@ -108,10 +128,9 @@ def residuals(
         )
     subtracted = given.layout.roles.wanted(random_effects)
     if given.fit.errors is not None:
-        data = (X, y, groups, sample_weight)
-        return given.spread(structured_residuals(est, given, data, kind, subtracted))
+        return structured_residuals(est, given, data, kind, subtracted)
     rows = FittedRows.of(given.fit, given.design)
-    return given.spread(_of_kind(rows, given, kind, subtracted))
+    return _of_kind(rows, given, kind, subtracted)
 
 
 def _of_kind(

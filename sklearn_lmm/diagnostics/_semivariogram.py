@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils._param_validation import Interval, validate_params
 
 from sklearn_lmm._engine.error_rows import correlations
 from sklearn_lmm._residual_fit import read_errors
-from sklearn_lmm._rows import FitRows, rows_of_fit
+from sklearn_lmm._rows import FitRows
 from sklearn_lmm._types import FloatArray, IntArray
-from sklearn_lmm.diagnostics._residuals import residuals
-from sklearn_lmm.diagnostics._series import Place, Series, read_series
+from sklearn_lmm.diagnostics._series import Place, Series, residual_series
 
 MOST_PAIRS = 1_000_000
 """Pairs beyond which a sample of them is taken."""
@@ -20,6 +21,10 @@ MOST_PAIRS = 1_000_000
 KINDS = ("scaled", "normalized", "whitened")
 
 
+@validate_params(
+    {"n_bins": [Interval(Integral, 1, None, closed="left")]},
+    prefer_skip_nested_validation=True,
+)
 def semivariogram(
     est: Any,
     X: Any,
@@ -95,18 +100,8 @@ def semivariogram(
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: expected {', '.join(map(repr, KINDS))}.")
-    given = rows_of_fit(est, X, y, groups, sample_weight, with_errors=True)
-    r = residuals(
-        est,
-        X,
-        y,
-        kind=kind,
-        random_effects=random_effects,
-        groups=groups,
-        sample_weight=sample_weight,
-    )[given.positions]
     data = (X, y, groups, sample_weight)
-    found = read_series(est, given, data, time, series)
+    given, r, found = residual_series(est, data, kind, random_effects, time, series)
     i, j = _pairs(found)
     apart = np.linalg.norm(found.places[i] - found.places[j], axis=1)
     if max_distance is not None:

@@ -13,8 +13,9 @@ from sklearn_lmm._engine.correlation import places_within
 from sklearn_lmm._residual_columns import codes_of_groups, default_groups
 from sklearn_lmm._residual_data import Columns
 from sklearn_lmm._residual_fit import row_columns
-from sklearn_lmm._rows import FitRows
+from sklearn_lmm._rows import FitRows, rows_of_fit
 from sklearn_lmm._types import FloatArray, IntArray
+from sklearn_lmm.diagnostics._residuals import residuals_of_rows
 from sklearn_lmm.residuals._base import correlation_of
 
 Place = str | int | Sequence[Any] | None
@@ -38,6 +39,29 @@ class Series:
     def lengths(self) -> IntArray:
         """How many rows every series has."""
         return np.bincount(self.codes)
+
+
+def residual_series(
+    est: Any,
+    data: tuple[Any, ...],
+    kind: str,
+    random_effects: Any,
+    time: Place,
+    series: Place,
+) -> tuple[FitRows, FloatArray, Series]:
+    """Return the rows of the fit that count, their residuals, and the series.
+
+    data, time, series : as in `read_series`
+    kind, random_effects : as in `residuals`
+
+    Raises
+    ------
+    ValueError
+        As `residuals` and `read_series`.
+    """
+    given = rows_of_fit(est, *data, with_errors=True)
+    r = residuals_of_rows(est, given, data, kind, random_effects)
+    return given, r, read_series(est, given, data, time, series)
 
 
 def read_series(
