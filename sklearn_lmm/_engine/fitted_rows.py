@@ -13,7 +13,7 @@ Statistics in Medicine 24: 893-909).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -177,11 +177,14 @@ class FittedRows:
         b = self.point.U[factor] @ self.point.residual
         return np.asarray(np.sum(self.z[factor] * b[self.codes[factor]], axis=1))
 
+    def less(self, factors: Iterable[int]) -> FloatArray:
+        """Return sqrt(w) (y - X beta - Z b) (n,), b the effects of some factors."""
+        return np.asarray(self.marginal - sum(map(self.effects, factors)))
+
     @cached_property
     def conditional(self) -> FloatArray:
         """sqrt(w) (y - X beta - Z b) (n,)."""
-        shares = [self.effects(factor) for factor in range(len(self.codes))]
-        return np.asarray(self.marginal - np.sum(shares, axis=0))
+        return self.less(range(len(self.codes)))
 
     @cached_property
     def leverage(self) -> FloatArray:

@@ -111,10 +111,7 @@ def cholesky_residuals(
     chain = _chain(rows, factors)
     if chain is None:
         return None
-    e = rows.marginal.copy()
-    for f in range(len(rows.codes)):
-        if f not in factors:
-            e -= rows.effects(f)
+    e = rows.less(f for f in range(len(rows.codes)) if f not in factors)
     above = [rows.z[f] for f in chain]
     columns = white(np.column_stack([*above, e]))
     for f in chain:

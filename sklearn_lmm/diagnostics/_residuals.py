@@ -141,8 +141,7 @@ def _of_kind(
         return _uncorrelated(rows, given, kind, left) / _sigma(rows)
     if kind in STUDENTIZED:
         return studentized(rows, kind, subtracted)
-    e = rows.marginal - sum(rows.effects(f) for f in sorted(subtracted))
-    e = np.asarray(e / np.sqrt(rows.copies))
+    e = rows.less(sorted(subtracted)) / np.sqrt(rows.copies)
     if kind == "scaled":
         return e / _sigma(rows)
     e = e * rows.statistics.columns.scale[-1]

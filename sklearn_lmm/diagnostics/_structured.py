@@ -39,7 +39,7 @@ def structured_residuals(
     fit = given.fit
     assert fit.errors is not None
     if kind == "response":
-        return _errors(given, subtracted)
+        return _response(given, subtracted)
     _, errors = read_errors(est, given.layout, given.design, *data)
     left = [f for f in range(len(given.design.factors)) if f not in subtracted]
     if kind == "whitened" or (left and kind == "normalized"):
@@ -47,7 +47,7 @@ def structured_residuals(
     deviations = errors.deviations(fit.errors.u)
     if given.design.weights is not None and fit.weights == "precision":
         deviations = deviations / np.sqrt(given.design.weights)
-    e = _errors(given, subtracted) / deviations
+    e = _response(given, subtracted) / deviations
     if kind == "normalized":
         e = uncorrelated(errors, fit.errors.u, e[:, None])[:, 0]
     return e if kind == "pearson" else e / fit.sigma
@@ -96,17 +96,8 @@ def _sequential(
     return e
 
 
-def _errors(given: FitRows, subtracted: set[int]) -> FloatArray:
+def _response(given: FitRows, subtracted: set[int]) -> FloatArray:
     """Return y less the fixed part and some factors' effects (n,)."""
-    fit, design = given.fit, given.design
-    first = int(design.intercept)
-    e = design.y - design.X @ fit.beta[first:] - first * fit.beta[:1].sum()
-    blocks = zip(design.blocks, fit.statistics.slices, strict=True)
-    for block, columns in blocks:
-        if block.factor not in subtracted:
-            continue
-        codes = design.factors[block.factor].codes
-        b = fit.effects[block.factor][codes, columns]
-        ones = [np.ones(len(e))] * block.intercept
-        e = e - np.sum(np.column_stack([*ones, *block.slopes]) * b, axis=1)
-    return np.asarray(e)
+    rows = FittedRows.of(given.fit, given.design)
+    e = rows.less(sorted(subtracted)) / rows.root_weights
+    return np.asarray(e * rows.statistics.columns.scale[-1])
