@@ -222,7 +222,7 @@ def _places(
         occasions, levels = columns.labels(part.time, "residual")
         places = occasions[:, None].astype(np.float64)
     else:
-        found = [columns.numbers(place, "residual") for place in part.places]
+        found = [columns.places(place, "residual") for place in part.places]
         places = np.column_stack(found) if found else np.zeros((n, 0))
     order = np.lexsort((*places.T[::-1], group))
     starts = np.flatnonzero(np.append(True, np.diff(group[order]) != 0))

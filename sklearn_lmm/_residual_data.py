@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn_lmm._columns import Table
 from sklearn_lmm._groups import GroupColumns
 from sklearn_lmm._labels import Levels, learn_levels
-from sklearn_lmm._types import FloatArray, IntArray
+from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 from sklearn_lmm.terms import Reference
 
 
@@ -55,19 +55,37 @@ class Columns:
         """Return the codes of a column of labels, and its levels."""
         return learn_levels(self.find(reference, role), str(reference), self.rows)
 
+    def places(self, reference: Reference, role: str) -> FloatArray:
+        """Return a column of numbers or dates, of which only differences count.
+
+        Raises
+        ------
+        ValueError
+            As `numbers`.
+        """
+        return self._finite(reference, role, in_days(self._values(reference, role)))
+
     def numbers(self, reference: Reference, role: str) -> FloatArray:
-        """Return a column as finite numbers; dates as days.
+        """Return a column as finite numbers.
 
         Raises
         ------
         ValueError
             If values are missing, infinite or no numbers.
         """
-        column = self.find(reference, role)
-        values = column.to_numpy() if hasattr(column, "to_numpy") else column
-        values = np.asarray(values)
+        values = self._values(reference, role)
         if values.dtype.kind == "M":
-            values = (values - values.min()) / np.timedelta64(1, "D")
+            raise ValueError(
+                f"{role} names {reference!r}, a column of dates: expected numbers, "
+                "such as the days since a date that stays the same for new rows."
+            )
+        return self._finite(reference, role, values)
+
+    def _values(self, reference: Reference, role: str) -> AnyArray:
+        column = self.find(reference, role)
+        return np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
+
+    def _finite(self, reference: Reference, role: str, values: AnyArray) -> FloatArray:
         try:
             numbers = values.astype(np.float64)
         except (TypeError, ValueError) as error:
@@ -80,3 +98,10 @@ class Columns:
                 f"values, the first in row {row}: every row needs one."
             )
         return numbers
+
+
+def in_days(values: AnyArray) -> AnyArray:
+    """Return dates as days since the first of them, and other values as they are."""
+    if values.dtype.kind != "M":
+        return values
+    return np.asarray((values - np.fmin.reduce(values)) / np.timedelta64(1, "D"))

@@ -51,6 +51,7 @@ STRUCTURES = [
 ]
 X, Y = load_sleepstudy(return_X_y=True)
 X = X.assign(Subject=X["Subject"].astype(str))
+DATES = pd.Timestamp("2020-02-27") + pd.to_timedelta(X["Days"], "D")
 
 
 def fit(residual, data=X, random="Subject", y=Y, **options):
@@ -241,8 +242,7 @@ def test_frames_of_polars():
 
 
 def test_dates_count_in_days():
-    dates = pd.Timestamp("2020-02-27") + pd.to_timedelta(X["Days"], "D")
-    model = fit(ContinuousAR1("date"), X.assign(date=dates))
+    model = fit(ContinuousAR1("date"), X.assign(date=DATES))
     expected = fit(ContinuousAR1("Days"))
     assert_allclose(model.residual_parameters_, expected.residual_parameters_)
 
@@ -255,6 +255,8 @@ def test_dates_count_in_days():
         (AR1("Days"), {"Days": X["Days"] // 2}, "90 rows have the time"),
         (Exponential("Days"), {"Days": X["Days"] // 2}, "nugget=True"),
         (AR1("t"), {"t": X["Days"].where(X["Days"] > 0)}, "18 missing"),
+        (ContinuousAR1("t"), {"t": DATES.where(X["Days"] > 0)}, "18 missing"),
+        (ExponentialVariance("t"), {"t": DATES}, "a column of dates: expected numbers"),
         (AR1("Subject"), {"Subject": "s" + X["Subject"]}, "residual names 'Subject'"),
         (AR1("Days", "row"), {"row": range(180)}, "a single row"),
         (PowerVariance("Days"), {}, "is 0 in some rows"),

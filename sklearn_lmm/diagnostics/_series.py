@@ -11,10 +11,10 @@ import pandas as pd
 
 from sklearn_lmm._engine.correlation import places_within
 from sklearn_lmm._residual_columns import codes_of_groups, default_groups
-from sklearn_lmm._residual_data import Columns
+from sklearn_lmm._residual_data import Columns, in_days
 from sklearn_lmm._residual_fit import row_columns
 from sklearn_lmm._rows import FitRows, rows_of_fit
-from sklearn_lmm._types import FloatArray, IntArray
+from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 from sklearn_lmm.diagnostics._residuals import residuals_of_rows
 from sklearn_lmm.residuals._base import correlation_of
 
@@ -120,9 +120,7 @@ def _places(given: FitRows, columns: Columns, time: Any) -> FloatArray:
         return _numbers(columns, (time,), n)
     if all(isinstance(part, str) for part in time):
         return _numbers(columns, tuple(time), n)
-    values = np.asarray(_array(given, time, "time"))
-    if values.dtype.kind == "M":
-        values = (values - values.min()) / np.timedelta64(1, "D")
+    values = in_days(_array(given, time, "time"))
     values = values.astype(np.float64).reshape(n, -1)
     if not np.isfinite(values).all():
         raise ValueError("time has missing or infinite values.")
@@ -130,11 +128,11 @@ def _places(given: FitRows, columns: Columns, time: Any) -> FloatArray:
 
 
 def _numbers(columns: Columns, references: tuple[Any, ...], n: int) -> FloatArray:
-    found = [columns.numbers(reference, "time") for reference in references]
+    found = [columns.places(reference, "time") for reference in references]
     return np.column_stack([np.zeros((n, 0)), *found])
 
 
-def _array(given: FitRows, values: Any, name: str) -> Any:
+def _array(given: FitRows, values: Any, name: str) -> AnyArray:
     """Return the rows that count of an array with a value for each row of X."""
     values = np.asarray(values)
     if len(values) != given.n_rows:
