@@ -25,12 +25,19 @@ def read_levels(part: VarianceStructure, columns: Columns) -> Levels | None:
         return None
     levels = columns.labels(part.column, "residual")[1]
     if part.ratios is not None:
-        known = {label for label, _ in part.ratios}
-        missing = [repr(x) for x in levels.labels[1:].tolist() if x not in known]
+        known = dict(part.ratios)
+        first, *others = levels.labels.tolist()
+        missing = [repr(label) for label in others if label not in known]
         if missing:
             raise ValueError(
                 f"The ratios of {part!r} lack {listed(missing, quote=False)}: give one "
-                f"for every category but the first, {levels.labels.tolist()[0]!r}."
+                f"for every category but the first, {first!r}."
+            )
+        if known.get(first, 1.0) != 1.0:
+            raise ValueError(
+                f"{part!r} has a ratio for {first!r}, the first of the categories, of "
+                "which the deviation is sigma itself: leave it out, and give those of "
+                "the others to it."
             )
     return levels
 

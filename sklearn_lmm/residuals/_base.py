@@ -142,13 +142,16 @@ def as_groups(groups: Any) -> Groups:
     return as_reference(groups, "the groups of a residual structure")
 
 
+def is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_parameter(structure: Any, name: str, low: float, high: float) -> None:
     """Refuse a known parameter that is not a number between its bounds."""
     value = getattr(structure, name)
     if value is None:
         return
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and low < float(value) < high):
+    if not (is_number(value) and low < float(value) < high):
         raise ValueError(
             f"{name}={value!r} of {type(structure).__name__}: expected None, to "
             f"estimate it, or a number between {low:g} and {high:g}."

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn_lmm.residuals._base import (
     VarianceStructure,
     check_parameter,
+    is_number,
     set_field,
 )
 from sklearn_lmm.terms import Reference, as_reference
@@ -45,6 +46,11 @@ class Heteroscedastic(VarianceStructure):
         set_field(self, "column", as_reference(self.column, "the categories"))
         if isinstance(self.ratios, Mapping):
             set_field(self, "ratios", tuple(self.ratios.items()))
+        for label, ratio in self.ratios or ():
+            if not (is_number(ratio) and 0.0 < ratio < np.inf):
+                raise ValueError(
+                    f"The ratio of {label!r} is {ratio!r}: expected a number above 0."
+                )
 
 
 @dataclass(frozen=True, repr=False)
