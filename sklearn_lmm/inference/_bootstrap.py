@@ -31,8 +31,6 @@ def bootstrap_statistics(
         If the smaller model's effects are not found in the larger by name, or
         there are too many.
     """
-    for est in (small, large):
-        refuse_errors(est)
     small_fit, large_fit = fits
     for est in (small, large):
         refuse_errors(est)
