@@ -22,6 +22,7 @@ from sklearn_lmm._engine.error_criterion import ErrorCriterion, standardized_var
 from sklearn_lmm._engine.error_fit import error_model, row_errors
 from sklearn_lmm._engine.errors import Errors, LocalErrors
 from sklearn_lmm._engine.exchangeable import EqualCorrelation
+from sklearn_lmm._engine.result import factor_maps
 from sklearn_lmm._engine.summed_errors import SummedErrors
 
 OCCASIONS = 3
@@ -261,8 +262,6 @@ def dense_criterion(design, errors, C, u, L, reml, sigma=None):
 
 
 def user_factors(criterion, theta):
-    from sklearn_lmm._engine.result import factor_maps
-
     maps = factor_maps(criterion.statistics)
     return [R @ L for R, L in zip(maps, criterion.factors(theta), strict=True)]
 

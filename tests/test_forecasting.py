@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
+from scipy.linalg import block_diag
 
 from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm.datasets import load_ovary
@@ -50,30 +51,26 @@ def series(seed=0, n_series=12, length=12, n_items=4):
     return data[~later].sample(frac=1, random_state=seed), data[later]
 
 
-def ar1(a, b, phi):
-    same = a["who"].to_numpy()[:, None] == b["who"].to_numpy()
-    return same * phi ** np.abs(a["day"].to_numpy()[:, None] - b["day"].to_numpy())
+def ar1(data, phi):
+    who, day = data["who"].to_numpy(), data["day"].to_numpy()
+    return (who[:, None] == who) * phi ** np.abs(day[:, None] - day)
 
 
-def kriged(model, past, new, correlation, X_of):
+def kriged(model, past, new, correlation):
     """Return prediction and variance from the covariance of all rows."""
     both = pd.concat([past, new])
     n = len(past)
     Z, _ = model.design_matrix(both[list(model.feature_names_in_)])
-    blocks = []
+    blocks = [np.zeros((0, 0))]
     for term in model._layout.roles.terms:
         name = model._layout.roles.groupings[term.factor].name
         covariance = model.covariances_[name].iloc[term.columns, term.columns]
         levels = len(model.effects_[name])
         blocks.append(np.kron(np.eye(levels), covariance))
-    G = np.zeros((Z.shape[1], Z.shape[1]))
-    start = 0
-    for block in blocks:
-        G[start : start + len(block), start : start + len(block)] = block
-        start += len(block)
+    G = block_diag(*blocks)
     Z = Z.toarray()
     V = Z @ G @ Z.T + model.sigma_**2 * correlation(both)
-    X = np.column_stack([np.ones(len(both)), X_of(both)])
+    X = np.column_stack([np.ones(len(both)), both["x"]])
     inverse = np.linalg.inv(V[:n, :n])
     H = np.linalg.inv(X[:n].T @ inverse @ X[:n])
     y = past["y"].to_numpy()
@@ -84,42 +81,36 @@ def kriged(model, past, new, correlation, X_of):
     return X[n:] @ beta + w.T @ (y - X[:n] @ beta), variance
 
 
-def x_of(data):
-    return data[["x"]].to_numpy()
-
-
 MODELS = {
-    "slopes": ("(1 + x | who)", ["who"], AR1("day", "who"), ["x"]),
-    "crossed": (["who", "item"], ["who", "item"], AR1("day", "who"), ["x"]),
-    "sizes": ("who", ["who"], AR1("day", "who") * PowerVariance("size"), ["x"]),
-    "no random effects": ([], [], AR1("day", "who"), ["x"]),
+    "slopes": ("(1 + x | who)", AR1("day", "who")),
+    "crossed": (["who", "item"], AR1("day", "who")),
+    "sizes": ("who", AR1("day", "who") * PowerVariance("size")),
+    "no random effects": ([], AR1("day", "who")),
 }
+COLUMNS = ["x", "day", "who", "item", "size"]
 
 
 def deviations(model, data):
-    sizes = [v for k, v in model.residual_parameters_.items() if k != "phi"]
-    power = sizes[0] if sizes else 0.0
-    return data["size"].to_numpy() ** power
+    return data["size"].to_numpy() ** model.residual_parameters_.get("power[size]", 0.0)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn_lmm.exceptions.SingularFitWarning")
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_forecasts_are_those_of_kriging(name, method):
-    random, _, residual, fixed = MODELS[name]
+    random, residual = MODELS[name]
     past, new = series()
-    columns = ["x", "day", "who", "item", "size"]
     model = MixedEffectsRegressor(
-        random, fixed=fixed, residual=residual, method=method
-    ).fit(past[columns], past["y"])
+        random, fixed=["x"], residual=residual, method=method
+    ).fit(past[COLUMNS], past["y"])
     phi = model.residual_parameters_["phi"]
 
     def correlation(data):
         size = deviations(model, data)
-        return ar1(data, data, phi) * np.outer(size, size)
+        return ar1(data, phi) * np.outer(size, size)
 
-    result = forecast(model, new[columns], past[columns], past["y"])
-    prediction, variance = kriged(model, past, new, correlation, x_of)
+    result = forecast(model, new[COLUMNS], past[COLUMNS], past["y"])
+    prediction, variance = kriged(model, past, new, correlation)
     assert_allclose(result["prediction"], prediction, rtol=1e-7)
     assert_allclose(result["std"], np.sqrt(variance), rtol=1e-7)
     assert result.index.equals(new.index)
@@ -148,17 +139,16 @@ def test_the_last_residual_dies_away_with_the_horizon():
 
 def test_independent_errors_and_unknown_series_are_predicted_as_ever():
     past, new = series()
-    columns = ["x", "day", "who", "item", "size"]
-    plain = MixedEffectsRegressor("who", fixed=["x"]).fit(past[columns], past["y"])
-    result = forecast(plain, new[columns], past[columns], past["y"])
-    prediction, std = plain.predict(new[columns], return_std=True)
+    plain = MixedEffectsRegressor("who", fixed=["x"]).fit(past[COLUMNS], past["y"])
+    result = forecast(plain, new[COLUMNS], past[COLUMNS], past["y"])
+    prediction, std = plain.predict(new[COLUMNS], return_std=True)
     assert_allclose(result["prediction"], prediction)
     assert_allclose(result["std"], std)
     model = MixedEffectsRegressor("who", fixed=["x"], residual=AR1("day")).fit(
-        past[columns], past["y"]
+        past[COLUMNS], past["y"]
     )
-    stranger = new[columns].assign(who="unheard of", day=np.arange(len(new)))
-    result = forecast(model, stranger, past[columns], past["y"])
+    stranger = new[COLUMNS].assign(who="unheard of", day=np.arange(len(new)))
+    result = forecast(model, stranger, past[COLUMNS], past["y"])
     prediction, std = model.predict(stranger, return_std=True)
     assert_allclose(result["prediction"], prediction)
     assert_allclose(result["std"], std)
@@ -166,21 +156,20 @@ def test_independent_errors_and_unknown_series_are_predicted_as_ever():
 
 def test_precision_weights_of_the_past_count():
     past, new = series(3)
-    columns = ["x", "day", "who", "item", "size"]
     weights = past["size"].to_numpy() ** -2.0
     by_weight = MixedEffectsRegressor(
         "who", fixed=["x"], residual=AR1("day"), weights="precision"
-    ).fit(past[columns], past["y"], sample_weight=weights)
+    ).fit(past[COLUMNS], past["y"], sample_weight=weights)
     phi = by_weight.residual_parameters_["phi"]
 
     def correlation(data):
         size = np.append(past["size"], np.ones(len(new)))
-        return ar1(data, data, phi) * np.outer(size, size)
+        return ar1(data, phi) * np.outer(size, size)
 
     result = forecast(
-        by_weight, new[columns], past[columns], past["y"], sample_weight=weights
+        by_weight, new[COLUMNS], past[COLUMNS], past["y"], sample_weight=weights
     )
-    prediction, variance = kriged(by_weight, past, new, correlation, x_of)
+    prediction, variance = kriged(by_weight, past, new, correlation)
     assert_allclose(result["prediction"], prediction, rtol=1e-7)
     assert_allclose(result["std"], np.sqrt(variance), rtol=1e-7)
 
@@ -190,9 +179,8 @@ def test_precision_weights_of_the_past_count():
 )
 def test_other_correlations(residual):
     past, new = series(5)
-    columns = ["x", "day", "who", "item", "size"]
     model = MixedEffectsRegressor([], fixed=["x"], residual=residual).fit(
-        past[columns], past["y"]
+        past[COLUMNS], past["y"]
     )
     values = model.residual_parameters_
 
@@ -206,8 +194,8 @@ def test_other_correlations(residual):
         C[np.diag_indices_from(C)] = 1.0
         return same * C
 
-    result = forecast(model, new[columns], past[columns], past["y"])
-    prediction, variance = kriged(model, past, new, correlation, x_of)
+    result = forecast(model, new[COLUMNS], past[COLUMNS], past["y"])
+    prediction, variance = kriged(model, past, new, correlation)
     assert_allclose(result["prediction"], prediction, rtol=1e-6)
     assert_allclose(result["std"], np.sqrt(variance), rtol=1e-6)
 
