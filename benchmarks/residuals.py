@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import platform
 import time
 import warnings
@@ -24,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 import sklearn_lmm
 from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm.inference import coefficient_table
-from sklearn_lmm.intervals import confidence_intervals, variance_parameters
+from sklearn_lmm.intervals import confidence_intervals
 from sklearn_lmm.residuals import AR1
 
 RESULTS = Path(__file__).parent / "results" / "residuals.md"
@@ -36,7 +36,6 @@ N_SERIES, N_TIMES = 30, 12
 PHI, SIGMA = 0.6, 1.0
 DEVIATIONS, CORRELATION = np.array([1.0, 0.8]), 0.3
 OF_ITEMS, OF_INTERCEPTS = 0.7, 0.5
-NORMAL = 1.959964
 ERRORS = AR1("trial", "series")
 COLUMNS = ["time", "x", "between"]
 
@@ -93,29 +92,12 @@ def draw_slopes(rng: np.random.Generator, crossed: bool) -> tuple:
     return X, y
 
 
-def phi_interval(model: MixedEffectsRegressor) -> dict[str, float]:
-    """Return phi with its interval: by the standard error of atanh(phi)."""
-    phi = variance_parameters(model).loc["phi"]
-    u = np.arctanh(phi["estimate"])
-    half = NORMAL * phi["std_error"] / (1.0 - phi["estimate"] ** 2)
-    ends = {"lower": np.tanh(u - half), "upper": np.tanh(u + half)}
-    return {"estimate": phi["estimate"]} | ends
-
-
-def intervals_of(model: MixedEffectsRegressor) -> pd.DataFrame:
-    """Return estimates and intervals, those of fixed effects by Satterthwaite's t."""
-    fixed = confidence_intervals(model, parameters="fixed", df="satterthwaite")
-    others = confidence_intervals(model, parameters="variance")
-    phi = pd.DataFrame(phi_interval(model), index=["phi"])
-    return pd.concat([fixed, others, phi])[["estimate", "lower", "upper"]]
-
-
 def recover(crossed: bool, seed: int) -> Iterator[dict]:
     """Yield a record for every parameter of one drawn data set."""
     X, y = draw_slopes(np.random.default_rng([int(crossed), seed]), crossed)
     random = ["(1 + time | series)", "item"][: 1 + crossed]
     model = MixedEffectsRegressor(random, fixed=COLUMNS, residual=ERRORS).fit(X, y)
-    for name, row in intervals_of(model).iterrows():
+    for name, row in confidence_intervals(model, df="satterthwaite").iterrows():
         yield {
             "model": "with crossed items" if crossed else "series only",
             "parameter": name,
@@ -273,10 +255,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--replicates", type=int, default=600)
     options = parser.parse_args()
-    # The matrices are small.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     began = time.process_time()
-    recovery, rejections = run(options.replicates)
+    # The matrices are small.
+    with threadpool_limits(1):
+        recovery, rejections = run(options.replicates)
     seconds = time.process_time() - began
     n = options.replicates
     text = report(recovery, rejections, seconds, n, 2 * n)
