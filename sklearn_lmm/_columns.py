@@ -198,6 +198,19 @@ class Table:
 _NUMERIC = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
 
 
+def is_numeric(column: Any) -> bool:
+    """Whether a column of a table holds what `Table.numbers` takes for numbers."""
+    if is_polars(column):
+        import polars as pl
+
+        return bool(column.dtype.is_numeric() or column.dtype == pl.Boolean)
+    if column.dtype.kind != "O":
+        return column.dtype.kind in "biuf"
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return False
+    return pd.api.types.infer_dtype(column, skipna=True) in _NUMERIC
+
+
 def _has_text(column: AnyArray) -> bool:
     if pd.api.types.infer_dtype(column, skipna=True) in _NUMERIC:
         return False

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from sklearn_lmm._columns import Table, listed
+from sklearn_lmm._columns import Table, is_numeric, listed
 from sklearn_lmm._engine.correlation import Correlation, places_within
 from sklearn_lmm._engine.design import nested
 from sklearn_lmm._engine.errors import Errors
 from sklearn_lmm._grouping import learn_factor
 from sklearn_lmm._groups import GroupColumns
-from sklearn_lmm._labels import Levels, is_polars
+from sklearn_lmm._labels import Levels
 from sklearn_lmm._residual_correlation import build_correlation, parameter_names
 from sklearn_lmm._residual_data import Columns
 from sklearn_lmm._residual_variances import (
@@ -69,7 +68,7 @@ def residual_label_columns(
             ):
                 continue
             position = table.position(reference, "residual")
-            if always or not _is_numeric(table.column(position)):
+            if always or not is_numeric(table.column(position)):
                 taken.add(position)
     return taken
 
@@ -84,22 +83,6 @@ def _references(part: ResidualStructure) -> list[tuple[Reference, bool]]:
     if isinstance(part, VarianceStructure):
         return [(part.column, isinstance(part, KnownVariance))]
     return []
-
-
-def _is_numeric(column: Any) -> bool:
-    if isinstance(column, pd.Series):
-        return column.dtype.kind in "biuf" and not isinstance(
-            column.dtype, pd.CategoricalDtype
-        )
-    if is_polars(column):
-        return bool(column.dtype.is_numeric())
-    kind = np.asarray(column).dtype.kind
-    if kind == "O":
-        return pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS
-    return kind in "biuf"
-
-
-_NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "decimal"}
 
 
 @dataclass(frozen=True, eq=False)

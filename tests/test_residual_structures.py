@@ -243,6 +243,25 @@ def test_frames_of_polars():
     assert_allclose(model.log_likelihood_, expected.log_likelihood_, rtol=1e-12)
 
 
+def test_numbers_of_any_kind_stay_in_the_fixed_part():
+    """A covariate of the errors is a fixed effect, too, if it is a number."""
+    late = X.assign(late=X["Days"] > 4)
+    structure = Heteroscedastic("late")
+    expected = fit(structure, late)
+    assert "late" in expected.fixed_effects_
+    as_objects = fit(structure, late.assign(late=late["late"].astype(object)))
+    assert_allclose(as_objects.coef_, expected.coef_, rtol=1e-10)
+
+
+def test_booleans_of_polars_are_numbers():
+    polars = pytest.importorskip("polars")
+    late = X.assign(late=X["Days"] > 4)
+    expected = fit(Heteroscedastic("late"), late)
+    model = MixedEffectsRegressor("Subject", residual=expected.residual)
+    model.fit(polars.from_pandas(late), Y.to_numpy())
+    assert_allclose(model.coef_, expected.coef_, rtol=1e-10)
+
+
 def test_dates_count_in_days():
     model = fit(ContinuousAR1("date"), X.assign(date=DATES))
     expected = fit(ContinuousAR1("Days"))
