@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sklearn_lmm._engine.design import level_columns
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._layout import Layout, Rows
 from sklearn_lmm._roles import Term
@@ -174,18 +175,7 @@ def _sparse_block(
 ) -> sparse.csr_array:
     n = len(codes)
     z = np.column_stack([np.ones(n) if c is None else c for c in _z(term, slopes)])
-    return _level_by_level(z, codes, n_levels)
-
-
-def _level_by_level(z: FloatArray, codes: IntArray, n_levels: int) -> sparse.csr_array:
-    """Return Z (n, G q): the coefficients of a level stand side by side."""
-    n, q = z.shape
-    known = codes >= 0
-    columns = codes[known, None] * q + np.arange(q)
-    ends = np.concatenate([[0], np.cumsum(known) * q])
-    return sparse.csr_array(
-        (z[known].ravel(), columns.ravel(), ends), shape=(n, n_levels * q)
-    )
+    return level_columns(z, codes, n_levels)
 
 
 def factor_designs(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, ...]:
@@ -194,7 +184,7 @@ def factor_designs(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, ...]:
     for factor, z in enumerate(factor_columns(layout, rows)):
         codes = rows.codes[factor]
         assert codes is not None
-        designs.append(_level_by_level(z, codes, len(layout.factors[factor].labels)))
+        designs.append(level_columns(z, codes, len(layout.factors[factor].labels)))
     return tuple(designs)
 
 

@@ -41,6 +41,21 @@ def nested(inner: IntArray, outer: IntArray) -> bool:
     return bool((level[inner] == outer).all())
 
 
+def level_columns(z: FloatArray, codes: IntArray, n_levels: int) -> sparse.csr_array:
+    """Return Z (n, G q), level-major: z (n, q) in the columns of every row's level.
+
+    A row without a level, of code -1, is empty.
+    """
+    n, q = z.shape
+    known = codes >= 0
+    ends = np.append(0, np.cumsum(known) * q)
+    if not known.all():
+        z, codes = z[known], codes[known]
+    columns = codes.astype(np.int64)[:, None] * q + np.arange(q)
+    shape = (n, n_levels * q)
+    return sparse.csr_array((z.ravel(), columns.ravel(), ends), shape)
+
+
 @dataclass(frozen=True)
 class Term:
     """What a random term is, without its rows.

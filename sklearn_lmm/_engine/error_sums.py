@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sklearn_lmm._engine.correlation import Precision
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.design import level_columns
 from sklearn_lmm._engine.linalg import consecutive
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -87,7 +88,8 @@ class Sums:
         self.narrow = [constant(code, starts) for code in codes]
         spread = not all(self.narrow)
         self.wide: list[Any] = [
-            self._wide(f) if spread else None for f in range(len(codes))
+            level_columns(U[:, place], code, len(s)) if spread else None
+            for place, code, s in zip(self.places, codes, plain.s, strict=True)
         ]
 
     def of(self, omega: Operation) -> CrossProducts:
@@ -127,13 +129,6 @@ class Sums:
         shape = tuple(len(self.plain.s[k]) * self.plain.s[k].shape[1] for k in (f, h))
         places = [np.broadcast_to(x, values.shape).ravel() for x in (rows, columns)]
         return sparse.coo_array((values.ravel(), places), shape).tocsr()
-
-    def _wide(self, f: int) -> Any:
-        """Return Z_f (n, G_f q_f)."""
-        n, (G, q, _) = len(self.U), self.plain.s[f].shape
-        columns, ends = self._positions(f).ravel(), np.arange(0, n * q + 1, q)
-        entries = (self.U[:, self.places[f]].ravel(), columns, ends)
-        return sparse.csr_array(entries, shape=(n, G * q))
 
     def _positions(self, f: int) -> IntArray:
         """Return every row's columns (n, q) in Z_f."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from sklearn_lmm._engine.design import Design
+from sklearn_lmm._engine.design import Design, level_columns
 from sklearn_lmm._types import FloatArray
 
 Rng = np.random.Generator
@@ -23,11 +23,7 @@ def coefficient_matrices(design: Design) -> list[sparse.csr_array]:
     matrices = []
     for f, factor in enumerate(design.factors):
         z = np.hstack([b.columns(n) for b in design.blocks if b.factor == f])
-        q = z.shape[1]
-        places = factor.codes.astype(np.int64)[:, None] * q + np.arange(q)
-        ends = np.arange(n + 1) * q
-        shape = (n, factor.n_levels * q)
-        matrices.append(sparse.csr_array((z.ravel(), places.ravel(), ends), shape))
+        matrices.append(level_columns(z, factor.codes, factor.n_levels))
     return matrices
 
 
