@@ -1,6 +1,7 @@
 """The rows of a model: fixed part, response, grouping factors and random terms.
 
-Only this module and `cross_products` ever see the n rows.
+A fit makes `cross_products` of them and needs them no longer, unless errors are
+correlated or unequal (`errors`).
 """
 
 from __future__ import annotations
