@@ -52,7 +52,7 @@ def regular_fit(name, reml):
 )
 def test_traces_are_derivatives_of_fitted_values(name, reml):
     design, result = regular_fit(name, reml)
-    point = result.model().at(result.theta_standardized)
+    point = result.point()
     rho, whole = effective_parameters(point)
     step, trace = 1e-4 * design.y.std(), 0.0
     y = design.y.copy()
@@ -75,7 +75,7 @@ def test_traces_are_derivatives_of_fitted_values(name, reml):
 def test_deviance_given_the_effects(name, weights):
     design = DESIGNS[name](np.random.default_rng(11))
     result = fit(design, reml=True, weights=weights)
-    point = result.model().at(result.theta_standardized)
+    point = result.point()
     w = np.ones(len(design.y)) if design.weights is None else design.weights
     e = design.y - fitted_values(design, result)
     sigma2 = result.sigma**2
@@ -93,7 +93,7 @@ def test_effective_parameters_of_a_textbook_example():
     rng = np.random.default_rng(2)
     design = make_design(rng, [np.repeat(np.arange(10), 5)], [Effects(0)], p=0)
     result = fit(design, reml=True)
-    point = result.model().at(result.theta_standardized)
+    point = result.point()
     psi = result.theta[0] ** 2
     rho, _ = effective_parameters(point)
     assert_allclose(rho, 1.0 + 9.0 * 5.0 * psi / (1.0 + 5.0 * psi), rtol=1e-9)

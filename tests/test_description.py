@@ -60,7 +60,7 @@ def test_effective_df(name):
 def test_effective_parameters_are_the_trace_of_the_hat_matrix(name):
     design = problem(name)
     result = fit(design, reml=True, weights="precision")
-    point = result.model().at(result.theta_standardized)
+    point = result.point()
     maps = factor_maps(point.criterion.statistics)
     Z = wide_columns(design)
     blocks = []

@@ -112,7 +112,7 @@ def test_results_say_how_they_were_found():
     assert "REML" in repr(result)
     assert "converged=True" in repr(result)
     assert result.effect_statistics is result.statistics
-    value = result.model().at(result.theta_standardized).deviance
+    value = result.point().deviance
     assert_allclose(value, result.criterion, rtol=1e-14)
 
 

@@ -186,7 +186,7 @@ def test_fitted_values(name):
 def test_parts_of_the_criterion(name):
     oracle, (estimator, _) = ORACLES[name], fitted(name)
     fit = estimator.fit_
-    point = fit.model().at(fit.theta_standardized)
+    point = fit.point()
     assert abs(point.state.logdet - oracle["ldL2"]) <= 1e-5
     H = fit.beta_covariance[np.ix_(fit.kept, fit.kept)] / fit.sigma**2
     assert abs(np.linalg.slogdet(H)[1] + oracle["ldRX2"]) <= 2e-6

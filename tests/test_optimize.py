@@ -228,7 +228,7 @@ def test_solvers_agree_on_the_boundary(seed, solver):
 def test_boundary_optimum_carries_its_certificate(seed):
     _, design, reml = draw_problem(seed)
     result = fit(design, reml=reml)
-    point = result.model().at(result.theta_standardized)
+    point = result.point()
     assert point.gradient_norm < 1e-4
     # Along columns of zeros in L the Hessian is 2 D, which must not be negative.
     curvature = np.linalg.eigvalsh(point.observed_hessian)

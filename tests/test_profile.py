@@ -22,7 +22,7 @@ FURTHEST = 1.96
 def optimum_of(name, seed=0):
     result = fit(problem(name, seed), reml=False, weights="precision")
     assert result.converged
-    return result.model().at(result.theta_standardized)
+    return result.point()
 
 
 def traces_of(point):
@@ -95,7 +95,7 @@ def test_a_deviation_may_start_and_end_at_zero():
     object.__setattr__(design, "y", y - means[codes])
     result = fit(design, reml=False)
     assert result.singular
-    point = result.model().at(result.theta_standardized)
+    point = result.point()
     (parameter, _) = parameters_of(point.criterion.statistics.terms)
     trace = trace_profile(hold_variance_parameter(point, parameter), FURTHEST)
     assert trace.ends == ("bound", "reached")
@@ -114,7 +114,7 @@ def test_correlation_with_a_coefficient_that_may_be_zero_is_open_to_its_bounds()
         result = fit(design, reml=False)
         if result.singular:
             continue
-        point = result.model().at(result.theta_standardized)
+        point = result.point()
         parameter = parameters_of(point.criterion.statistics.terms)[2]
         trace = trace_profile(hold_variance_parameter(point, parameter), FURTHEST)
         if "level" in trace.ends:
@@ -166,7 +166,7 @@ HARD = {
 def test_ends_of_hard_profiles_are_the_least_of_many_starts(name):
     design, kind, place = HARD[name]
     result = fit(design, reml=False)
-    point = result.model().at(result.theta_standardized)
+    point = result.point()
     parameters = parameters_of(point.criterion.statistics.terms)
     parameter = [p for p in parameters if p.kind == kind][place]
     held = hold_variance_parameter(point, parameter)

@@ -19,7 +19,7 @@ def make_criterion(design, reml):
 
 def fitted_point(name, reml):
     result = fit(problem(name, seed=2), reml=reml)
-    return result.model().at(result.theta_standardized)
+    return result.point()
 
 
 def deviance(criterion, parameters):

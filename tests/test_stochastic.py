@@ -73,8 +73,7 @@ def test_errors_are_those_reported(name, reml):
         [f.theta - truth.theta for f in fits],
         [m.theta for m in told],
         # What the search leaves: a thousandth of a standard error.
-        1e-3
-        * np.sqrt(2.0 / np.diag(truth.model().at(truth.theta_standardized).hessian)),
+        1e-3 * np.sqrt(2.0 / np.diag(truth.point().hessian)),
     )
     _calibrated([f.beta - truth.beta for f in fits], [m.beta for m in told], 1e-8)
     _calibrated(
@@ -103,7 +102,7 @@ def test_effects_and_sigma_follow_theta():
     for mine, theirs in zip(fitted.covariances, truth.covariances, strict=True):
         assert_allclose(mine, theirs, atol=5e-3)
     # Given theta, beta and the effects are exact.
-    point = fitted.model().at(fitted.theta_standardized)
+    point = fitted.point()
     dense = truth.model().at(fitted.theta_standardized)
     assert_allclose(point.beta, dense.beta, atol=1e-9)
     for U, V in zip(point.U, dense.U, strict=True):

@@ -85,7 +85,7 @@ class FittedRows:
     @classmethod
     def of(cls, fit: LMMFit, design: Design) -> FittedRows:
         """Put the rows of a fit beside it."""
-        model = fit.model()
+        point = fit.point()
         columns = np.flatnonzero(fit.kept[int(design.intercept) :])
         if len(columns) < design.X.shape[1]:
             design = replace(
@@ -93,12 +93,8 @@ class FittedRows:
                 X=design.X[:, columns],
                 intercept=design.intercept and bool(fit.kept[0]),
             )
-        return cls(
-            design,
-            model.statistics,
-            model.at(fit.theta_standardized),
-            fit.weights == "frequency",
-        )
+        frequency = fit.weights == "frequency"
+        return cls(design, point.criterion.statistics, point, frequency)
 
     def __len__(self) -> int:
         return len(self.design.y)

@@ -18,7 +18,7 @@ def group_least_squares(fit: LMMFit, factor: int) -> FloatArray:
     group's own rows say, without any shrinkage towards the population.  NaN for
     groups whose rows do not determine all q coefficients.
     """
-    point = fit.effects_model().at(fit.theta_standardized)
+    point = fit.effects_point()
     statistics = point.criterion.statistics
     others = [U @ point.residual[:, None] for U in point.U]
     others[factor] = np.zeros_like(others[factor])

@@ -211,7 +211,7 @@ def predict_effects_from(fit: LMMFit, statistics: CrossProducts) -> LMMFit:
     b = Psi Z'V^-1 (y - X beta) from the rows of the given statistics.
     """
     result = replace(fit, effect_statistics=statistics)
-    point = result.effects_model().at(fit.theta_standardized)
+    point = result.effects_point()
     columns = point.criterion.statistics.columns
     coefficients = np.append(-fit.beta[fit.kept], 1.0) / columns.scale[-1]
     residual = np.linalg.solve(columns.map(), coefficients)

@@ -129,12 +129,20 @@ class LMMFit:
         selected = self.statistics.select(self.kept)
         return make_criterion(selected, self.reml, self.weights, self._sampling)
 
+    def point(self) -> Point:
+        """Return the model at its optimum."""
+        return self.model().at(self.theta_standardized)
+
     def effects_model(self) -> Criterion:
         """Return the criterion of the rows that the effects are predicted from."""
         if self.errors is not None:
             return self.model()
         selected = self.effect_statistics.select(self.kept)
         return make_criterion(selected, self.reml, self.weights, self._sampling)
+
+    def effects_point(self) -> Point:
+        """Return that model at the optimum of the fit."""
+        return self.effects_model().at(self.theta_standardized)
 
     @property
     def _sampling(self) -> Callable[[], Sampling] | None:
@@ -163,7 +171,7 @@ class LMMFit:
         """
         if self.perfect:
             return tuple(np.zeros((*e.shape, e.shape[1])) for e in self.effects)
-        state = self.effects_model().at(self.theta_standardized).state
+        state = self.effects_point().state
         return tuple(
             self.sigma**2 * (R @ C @ R.T)
             for R, C in zip(
