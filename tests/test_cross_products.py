@@ -135,6 +135,16 @@ def test_products_with_z_equal_dense(name):
 
 
 @each_problem
+def test_products_of_two_factors_are_those_of_the_rows(name):
+    statistics = cross_products(problem(name))
+    dense = DenseStrategy(statistics)
+    for f, rows in enumerate(dense.places):
+        for h, columns in enumerate(dense.places):
+            found = statistics.product(f, h).toarray()
+            assert_allclose(found, dense.ZtZ[rows, columns], atol=1e-12)
+
+
+@each_problem
 def test_two_chunks_add_up_to_the_whole(name):
     design = problem(name, seed=2)
     n = len(design.y)

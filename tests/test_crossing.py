@@ -83,12 +83,3 @@ def test_counts_are_kept_once():
     weighted = Crossing(cross_products(problem("crossed_four")))
     assert weighted.products(np.float64).N.dtype == np.float64
     assert weighted.products(np.float32).N.dtype == np.float32
-
-
-def test_rows_are_stacked_and_cut():
-    parts = Crossing(cross_products(problem("crossed_three")))
-    rng = np.random.default_rng(0)
-    b = tuple(rng.normal(size=(*s.shape[:2], 2)) for s in parts.statistics.s)
-    again = parts.in_user_order(b[parts.first], parts.split(parts.stack(b)))
-    for old, new in zip(b, again, strict=True):
-        assert_allclose(new, old)

@@ -34,6 +34,7 @@ LAYERS = [
     "sklearn_lmm._engine.level_graph",
     "sklearn_lmm._engine.accumulator",
     "sklearn_lmm._engine.factor",
+    "sklearn_lmm._engine.elimination",
     "sklearn_lmm._engine.crossing",
     "sklearn_lmm._engine.implicit_schur",
     "sklearn_lmm._engine.krylov_traces",

@@ -1,18 +1,17 @@
 """The cross-products of crossed factors, as products with vectors want them.
 
-Factor 1 is the one with most coefficients; R stands for all others together,
-level-major, one factor after the other.  N = Z_R'Z_1 and C = Z_R'Z_R.
+N = Z_R'Z_1 and C = Z_R'Z_R, with factor 1 and R as `elimination` has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.elimination import Elimination
 from sklearn_lmm._engine.factor import PerFactor
 from sklearn_lmm._engine.linalg import consecutive
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
@@ -23,54 +22,25 @@ BLOCKS_AT_ONCE = 1 << 18
 """Blocks of N multiplied at a time."""
 
 
-class Crossing:
-    """N and C of cross-products, in single and in double precision.
-
-    first, rest : the position of factor 1, and of those in R
-    places : where each factor of R stands in its rows
-    most : the largest entry of Z_g'Z_g of each factor of R
-    """
+class Crossing(Elimination):
+    """N and C of cross-products, in single and in double precision."""
 
     def __init__(self, statistics: CrossProducts) -> None:
-        self.statistics = statistics
-        sizes = [s.shape[0] * s.shape[1] for s in statistics.s]
-        self.first = int(np.argmax(sizes))
-        self.rest = [f for f in range(len(sizes)) if f != self.first]
-        self.places = consecutive(sizes[f] for f in self.rest)
+        super().__init__(statistics)
         product = statistics.product
         N = _in_precisions([[product(f, self.first)] for f in self.rest])
         Nt = _in_precisions([[product(self.first, f) for f in self.rest]])
         C = _in_precisions([[product(f, h) for h in self.rest] for f in self.rest])
         self._single = Products(N[0], Nt[0], C[0])
         self._double = Products(N[1], Nt[1], C[1])
-        self.most = [float(np.abs(statistics.s[f]).max()) for f in self.rest]
-        self._outer = [self._outer_of(place, f) for place, f in self._factors()]
-
-    @property
-    def size(self) -> int:
-        """The number of rows of R."""
-        return int(self.places[-1].stop)
+        self._outer = [
+            self._outer_of(place, f)
+            for place, f in zip(self.places, self.rest, strict=True)
+        ]
 
     def products(self, dtype: Float) -> Products:
         """Return the matrices for vectors of a precision."""
         return self._single if dtype is np.float32 else self._double
-
-    def stack(self, b: PerFactor) -> FloatArray:
-        """Return the rows of all factors in R (q_R, k)."""
-        return np.concatenate([b[f].reshape(-1, b[f].shape[-1]) for f in self.rest])
-
-    def split(self, stacked: AnyArray) -> tuple[AnyArray, ...]:
-        """Cut rows (q_R, k) into (G_f, q_f, k) for every factor in R."""
-        return tuple(
-            stacked[place].reshape(*self.statistics.s[f].shape[:2], -1)
-            for place, f in self._factors()
-        )
-
-    def in_user_order(self, first: FloatArray, rest: PerFactor) -> PerFactor:
-        """Return one array per factor, as the cross-products have them."""
-        parts = list(rest)
-        parts.insert(self.first, first)
-        return tuple(parts)
 
     def outer(self, K: FloatArray) -> PerFactor:
         """Return sum_g N_hg K_g N_hg' (G_h, q_h, q_h) for the levels h in R."""
@@ -82,9 +52,6 @@ class Crossing:
             outer.by_column(P_k) for outer, P_k in zip(self._outer, P, strict=True)
         ]
         return np.asarray(sum(parts[1:], start=parts[0]))
-
-    def _factors(self) -> Iterator[tuple[slice, int]]:
-        return zip(self.places, self.rest, strict=True)
 
     def _outer_of(self, place: slice, f: int) -> _ScalarOuter | _BlockOuter:
         q = self.statistics.s[f].shape[1], self.statistics.s[self.first].shape[1]

@@ -1,6 +1,6 @@
 """Crossed factors: eliminate the largest, keep the rest in a Schur complement.
 
-Factor 1 is the one with most coefficients; R stands for all others together.
+With factor 1 and R as `elimination` has them,
 N_g = Z_R'Z_1g, C = Z_R'Z_R, and with V_1 = I + Z_1 Psi_1 Z_1'
 
     IS_g = (I + S_g Psi_1)^-1,  K_g = Psi_1 IS_g,
@@ -25,6 +25,7 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.elimination import Elimination
 from sklearn_lmm._engine.factor import (
     Codes,
     Direction,
@@ -34,7 +35,7 @@ from sklearn_lmm._engine.factor import (
     quadratic,
 )
 from sklearn_lmm._engine.level_graph import is_connected, level_components
-from sklearn_lmm._engine.linalg import consecutive, shrinkage, symmetrize
+from sklearn_lmm._engine.linalg import shrinkage, symmetrize
 from sklearn_lmm._engine.memory import memory
 from sklearn_lmm._engine.outer_sums import ByLevel, outer_sums, rows_by_level
 from sklearn_lmm._engine.schur import (
@@ -54,29 +55,22 @@ COLUMNS_AT_ONCE = 512
 """Columns of A made at a time where [Q]_RR has to be taken by subtraction."""
 
 
-class CrossedStrategy:
+class CrossedStrategy(Elimination):
     """Dense Schur complement of the largest factor, one block a component."""
 
     name = "crossed"
     exact = True
 
     def __init__(self, statistics: CrossProducts) -> None:
-        self.statistics = statistics
-        sizes = [s.shape[0] * s.shape[1] for s in statistics.s]
-        # Only a factor whose levels share no rows can be eliminated level by level.
-        apart = [(f, f) not in statistics.n for f in range(len(sizes))]
-        self.first = int(np.argmax(np.multiply(sizes, apart)))
-        self.rest = [f for f in range(len(sizes)) if f != self.first]
+        super().__init__(statistics)
         self.S = statistics.s[self.first]
-        self.places = consecutive(sizes[f] for f in self.rest)
         N, self.C = self.stacked(statistics)
         self.N, self.Nt = N.tocsr(), N.T.tocsr()
         self.layout = _layout(statistics, self.rest, self.N, self.Nt)
-        _check_memory(self.layout.n_entries, statistics.s[self.first].shape[0])
+        _check_memory(self.layout.n_entries, len(self.S))
         self.outer = outer_sums(N, self.S.shape[1], self.layout)
         lower = sparse.tril(self.C).tocoo()
         self.C_entries = (self.layout.index(lower.row, lower.col), lower.data)
-        self.most = [float(np.abs(statistics.s[f]).max()) for f in self.rest]
 
     def factorize(self, L: PerFactor) -> CrossedFactored:
         return CrossedFactored(self, L)
@@ -84,28 +78,6 @@ class CrossedStrategy:
     @cached_property
     def N_by_level(self) -> ByLevel:
         return rows_by_level(sparse.csc_array(self.N), self.S.shape[1])
-
-    def stack(self, b: PerFactor) -> FloatArray:
-        """Return the rows of all factors but the first (q_R, k)."""
-        return np.concatenate([b[f].reshape(-1, b[f].shape[-1]) for f in self.rest])
-
-    def in_user_order(self, first: FloatArray, rest: PerFactor) -> PerFactor:
-        """Return one array per factor, as the cross-products have them."""
-        parts = list(rest)
-        parts.insert(self.first, first)
-        return tuple(parts)
-
-    def rows(self, k: int) -> IntArray:
-        """Return the rows (G, q) in R of the levels of its k-th factor."""
-        G, q, _ = self.statistics.s[self.rest[k]].shape
-        return np.arange(G * q).reshape(G, q) + int(self.places[k].start)
-
-    def split(self, stacked: FloatArray) -> PerFactor:
-        """Cut rows (q_R, k) into (G_f, q_f, k) for every factor but the first."""
-        return tuple(
-            stacked[place].reshape(*self.statistics.s[f].shape[:2], -1)
-            for place, f in zip(self.places, self.rest, strict=True)
-        )
 
     def reduced(self, K: FloatArray) -> FloatArray:
         """Return the lower triangles of A = C - sum_g N_g K_g N_g', flat."""
@@ -190,7 +162,13 @@ class CrossedFactored:
         u = self._posterior_times(c)
         Nu = (strategy.Nt @ u).reshape(b_1.shape)
         rest = b_1 - Nu
-        F = strategy.in_user_order(self.IS @ rest, self._rest(c, u, Nu))
+
+        def by_subtraction() -> FloatArray:
+            KNu = (self.K @ Nu).reshape(-1, c.shape[1])
+            return np.asarray(c - strategy.C @ u + strategy.N @ KNu)
+
+        F_R = strategy.projected(self.L, u, by_subtraction)
+        F = strategy.in_user_order(self.IS @ rest, F_R)
         return F, strategy.in_user_order(self.K @ rest, strategy.split(u))
 
     def block_sums(self) -> PerFactor:
@@ -198,7 +176,7 @@ class CrossedFactored:
         strategy = self.strategy
         sums = []
         for k, inverse in enumerate(self.inverse.sums):
-            if self.psi_n(k) > INVERTIBLE:
+            if strategy.psi_n(k, self.L[k]) > INVERTIBLE:
                 levels = strategy.statistics.s[strategy.rest[k]].shape[0]
                 root = np.linalg.inv(self.L[k])
                 kept = levels * np.eye(len(root)) - inverse
@@ -305,30 +283,6 @@ class CrossedFactored:
             else:
                 result[rows] = symmetric_product(blocks, x[rows])
         return self._times_L(result, transposed=False) if self.factors else result
-
-    def _rest(self, c: FloatArray, u: FloatArray, Nu: FloatArray) -> PerFactor:
-        """Return Z_R'V^-1 T from c = Z_R'V_1^-1 T and u = C_R c."""
-        strategy = self.strategy
-        large = [self.psi_n(k) > 1.0 for k in range(len(self.L))]
-        by_subtraction = u
-        if not all(large):
-            KNu = (self.K @ Nu).reshape(-1, c.shape[1])
-            by_subtraction = c - strategy.C @ u + strategy.N @ KNu
-        return tuple(
-            np.linalg.inv(L_k @ L_k.T) @ u_k if is_large else rest
-            for L_k, u_k, rest, is_large in zip(
-                self.L,
-                strategy.split(u),
-                strategy.split(by_subtraction),
-                large,
-                strict=True,
-            )
-        )
-
-    def psi_n(self, k: int) -> float:
-        """Return the smallest eigenvalue of Psi_k times the largest Z_g'Z_g."""
-        smallest = float(np.linalg.svd(self.L[k], compute_uv=False)[-1])
-        return smallest**2 * self.strategy.most[k]
 
     def _block_sum_by_columns(self, k: int) -> FloatArray:
         """Return sum_h [Q]_hh of one factor as A - A C_R A, some levels at a time."""

@@ -165,24 +165,9 @@ class KrylovFactored:
             x = self.schur.solve(rest, self.tolerance)
         u = double.L.times(x)
         first = b_1 - (double.products.Nt @ u).reshape(b_1.shape)
-        F = crossing.in_user_order(self.schur.IS @ first, self._rest(c, u))
+        F_R = crossing.projected(self.schur.L, u, lambda: c - double.times_A(u))
+        F = crossing.in_user_order(self.schur.IS @ first, F_R)
         return F, crossing.in_user_order(self.schur.K @ first, crossing.split(u))
-
-    def _rest(self, c: FloatArray, u: FloatArray) -> PerFactor:
-        """Return Z_R'V^-1 T from c = Z_R'V_1^-1 T and u = L S^-1 L'c."""
-        large = [self.schur.psi_n(k) > 1.0 for k in range(len(self.schur.L))]
-        rest = u if all(large) else c - self.schur.in_(np.float64).times_A(u)
-        parts = zip(
-            large,
-            self.schur.L,
-            self.crossing.split(u),
-            self.crossing.split(rest),
-            strict=True,
-        )
-        return tuple(
-            np.asarray(np.linalg.inv(L @ L.T) @ u_k if is_large else rest_k, float)
-            for is_large, L, u_k, rest_k in parts
-        )
 
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool

@@ -140,11 +140,6 @@ class ImplicitSchur:
         """Return L_h B_h^-1 L_h' of the levels in R."""
         return tuple(L @ B @ L.T for L, B in zip(self.L, self.inverse_B, strict=True))
 
-    def psi_n(self, k: int) -> float:
-        """Return the smallest eigenvalue of Psi_k times the largest Z_g'Z_g."""
-        smallest = float(np.linalg.svd(self.L[k], compute_uv=False)[-1])
-        return smallest**2 * self.crossing.most[k]
-
 
 def _inverse(B: FloatArray) -> FloatArray:
     """Return the inverses of blocks (G, q, q)."""

@@ -102,7 +102,7 @@ class TraceEstimator:
         schur, in_order = self.schur, self.crossing.in_user_order
         first, rest = self._of_all_probes()
         for k in range(len(schur.L)):
-            if schur.psi_n(k) <= INVERTIBLE:
+            if self.crossing.psi_n(k, schur.L[k]) <= INVERTIBLE:
                 rest[k] = self._in_level_space(k)
         NCN = self.crossing.outer_transposed(schur.C_B())
         first_B = schur.IS @ (schur.S_1 - NCN @ schur.IS.swapaxes(1, 2))

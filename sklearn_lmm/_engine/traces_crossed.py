@@ -62,7 +62,9 @@ class _CrossedTraces:
         self.first = _of_factor(directions, self.strategy.first)
         self.rest = [_of_factor(directions, f) for f in self.strategy.rest]
         self.inverse_Psi: list[FloatArray | None] = [
-            np.asarray(np.linalg.inv(L @ L.T), float) if state.psi_n(k) > 1.0 else None
+            np.asarray(np.linalg.inv(L @ L.T), float)
+            if self.strategy.is_large(k, L)
+            else None
             for k, L in enumerate(state.L)
         ]
         self.result = np.zeros((len(directions), len(directions)))
