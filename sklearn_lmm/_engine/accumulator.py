@@ -12,6 +12,7 @@ from sklearn_lmm._engine.cross_products import (
     CrossProducts,
     cross_products,
     in_units,
+    moved_entries,
     own_units,
     similar,
     units_of,
@@ -85,11 +86,8 @@ class Accumulator:
     def _add_between(self, chunk: CrossProducts) -> None:
         places = chunk.levels
         for (f, h), n in chunk.n.items():
-            q_f, q_h = chunk.s[f].shape[1], chunk.s[h].shape[1]
-            coo = n.tocoo()
-            rows = places[f][coo.row // q_f] * q_f + coo.row % q_f
-            columns = places[h][coo.col // q_h] * q_h + coo.col % q_h
-            self._n[f, h].add(rows, columns, coo.data)
+            q = chunk.s[f].shape[1], chunk.s[h].shape[1]
+            self._n[f, h].add(*moved_entries(n, q, (places[f], places[h])))
 
     def _hold(self, statistics: CrossProducts) -> None:
         """Hold cross-products of the levels 0, 1, 2, …, and no others."""

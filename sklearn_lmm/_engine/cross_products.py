@@ -325,13 +325,27 @@ def _spread(
         b.append(new_b)
     n = {}
     for (f, h), old in statistics.n.items():
-        q_f, q_h = s[f].shape[1], s[h].shape[1]
-        coo = old.tocoo()
-        rows = index[f][coo.row // q_f] * q_f + coo.row % q_f
-        columns = index[h][coo.col // q_h] * q_h + coo.col % q_h
-        shape = (sizes[f] * q_f, sizes[h] * q_h)
-        n[f, h] = sparse.coo_array((coo.data, (rows, columns)), shape).tocsr()
+        q = s[f].shape[1], s[h].shape[1]
+        rows, columns, data = moved_entries(old, q, (index[f], index[h]))
+        shape = (sizes[f] * q[0], sizes[h] * q[1])
+        n[f, h] = sparse.coo_array((data, (rows, columns)), shape).tocsr()
     return replace(statistics, s=tuple(s), b=tuple(b), n=n)
+
+
+def moved_entries(
+    n: sparse.csr_array, q: tuple[int, int], to: tuple[IntArray, IntArray]
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return rows, columns and values of Z_f'Z_h, with its levels at other places.
+
+    q : the numbers of coefficients of f and h
+    to : for every level of f, and of h, its new place
+    """
+    coo = n.tocoo()
+    rows, columns = (
+        places[index // k] * k + index % k
+        for index, k, places in zip((coo.row, coo.col), q, to, strict=True)
+    )
+    return rows, columns, coo.data
 
 
 def block_diagonal(blocks: FloatArray) -> sparse.csr_array:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
-from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.cross_products import CrossProducts, moved_entries
 from sklearn_lmm._engine.design import Design, Factor
 from sklearn_lmm._engine.fit import RANK_SUSPECT, fit_statistics
 from sklearn_lmm._engine.linalg import residual_norms
@@ -53,7 +53,7 @@ class Downdating:
             staying.append(np.ones(len(s_f), dtype=bool))
             staying[f][levels] = self._counts[f][levels] > gone
         for (f, h), n_part in sums.n.items():
-            difference = self._between((f, h), n_part, touched[f], touched[h])
+            difference = self._between((f, h), n_part, (touched[f], touched[h]))
             wide = [np.repeat(staying[k], s[k].shape[1]) for k in (f, h)]
             n[f, h] = difference[wide[0]][:, wide[1]]
         weights = part.weights
@@ -78,17 +78,18 @@ class Downdating:
         self,
         pair: tuple[int, int],
         part: sparse.csr_array,
-        levels_f: IntArray,
-        levels_h: IntArray,
+        levels: tuple[IntArray, IntArray],
     ) -> sparse.csr_array:
-        """Return Z_f'Z_h less that of the part; what is stored stays stored."""
-        whole, coo = self.statistics.n[pair], part.tocoo()
-        q_f, q_h = (self.statistics.s[k].shape[1] for k in pair)
-        rows = levels_f[coo.row // q_f] * q_f + coo.row % q_f
-        columns = levels_h[coo.col // q_h] * q_h + coo.col % q_h
+        """Return Z_f'Z_h less that of the part; what is stored stays stored.
+
+        levels : of f and of h, those that the part has
+        """
+        whole, s = self.statistics.n[pair], self.statistics.s
+        q = s[pair[0]].shape[1], s[pair[1]].shape[1]
+        rows, columns, values = moved_entries(part, q, levels)
         places = np.searchsorted(self._keys[pair], rows * whole.shape[1] + columns)
         data = whole.data.copy()
-        data[places] -= coo.data
+        data[places] -= values
         return sparse.csr_array((data, whole.indices, whole.indptr), whole.shape)
 
 
