@@ -40,7 +40,7 @@ class Downdating:
     def without(self, run: IntArray) -> CrossProducts:
         """Return the cross-products of all rows but those of `run`."""
         whole, part = self.statistics, _rows(self.design, run)
-        touched = [np.unique(f.codes[run]) for f in self.design.factors]
+        touched = [factor.levels for factor in part.factors]
         sums = sum_rows(part, whole.columns, whole.blocks)
         s, b, n, staying = [], [], {}, []
         for f, levels in enumerate(touched):
@@ -126,19 +126,9 @@ def _some_steps(fit: LMMFit, rest: CrossProducts, steps: int) -> LMMFit:
 
 
 def _rows(design: Design, run: IntArray) -> Design:
-    """Return the design of some rows, with the levels that they have."""
-    factors = []
-    for factor in design.factors:
-        levels, codes = np.unique(factor.codes[run], return_inverse=True)
-        factors.append(Factor(codes, factor.levels[levels]))
-    return replace(
-        design,
-        X=design.X[run],
-        y=design.y[run],
-        factors=tuple(factors),
-        blocks=tuple(
-            replace(block, slopes=tuple(z[run] for z in block.slopes))
-            for block in design.blocks
-        ),
-        weights=None if design.weights is None else design.weights[run],
-    )
+    """Return some rows; the labels of their levels are places among all levels."""
+    some, factors = design.take(run), []
+    for factor in some.factors:
+        levels, codes = np.unique(factor.codes, return_inverse=True)
+        factors.append(Factor(codes, levels))
+    return replace(some, factors=tuple(factors))
