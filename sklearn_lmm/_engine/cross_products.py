@@ -119,6 +119,22 @@ class CrossProducts:
             b=tuple(b[:, :, columns] for b in self.b),
         )
 
+    def with_response(
+        self, Xy: FloatArray, Zy: Sequence[FloatArray], yy: float
+    ) -> CrossProducts:
+        """Return the cross-products with another response, in the units of this one.
+
+        Xy (p,), Zy (G_f, q_f, 1) of every factor, and yy are X'Wy, Z'Wy and y'Wy.
+        """
+        tt = self.tt.copy()
+        tt[:-1, -1] = tt[-1, :-1] = Xy
+        tt[-1, -1] = yy
+        b = [
+            np.concatenate([b_f[:, :, :-1], zy], axis=2)
+            for b_f, zy in zip(self.b, Zy, strict=True)
+        ]
+        return replace(self, tt=tt, b=tuple(b))
+
     def rescaled(self) -> CrossProducts:
         """Return the statistics in units that suit all rows.
 

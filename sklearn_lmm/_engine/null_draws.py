@@ -86,7 +86,7 @@ class ResponseDraws:
         yy = float(beta[:, 0] @ (Xy + Xe)[:, 0]) + ee
         for effect, zy, ze in zip(effects, Zy, Ze, strict=True):
             yy += float(np.sum(effect * (zy + ze)))
-        return _with_response(statistics, Xy[:, 0], Zy, yy)
+        return statistics.with_response(Xy[:, 0], Zy, yy)
 
     def _errors(self, rng: Rng) -> tuple[PerFactor, FloatArray, float]:
         """Return Z'e of every factor, X'e (p, 1) and e'e."""
@@ -140,19 +140,6 @@ def _joint(statistics: CrossProducts) -> tuple[FloatArray, FloatArray]:
         S[0, places[f], places[h]] = n.toarray()
         S[0, places[h], places[f]] = n.toarray().T
     return S, B
-
-
-def _with_response(
-    statistics: CrossProducts, Xy: FloatArray, Zy: list[FloatArray], yy: float
-) -> CrossProducts:
-    tt = statistics.tt.copy()
-    tt[:-1, -1] = tt[-1, :-1] = Xy
-    tt[-1, -1] = yy
-    b = [
-        np.concatenate([b_f[:, :, :-1], zy], axis=2)
-        for b_f, zy in zip(statistics.b, Zy, strict=True)
-    ]
-    return replace(statistics, tt=tt, b=tuple(b))
 
 
 @dataclass(frozen=True, eq=False)

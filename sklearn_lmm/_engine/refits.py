@@ -65,14 +65,8 @@ class FixedDesign:
             of_levels = (Z.T @ wy).reshape(*s.shape[:2], y.shape[1])
             Zy.append(R.T @ of_levels)
         for k in range(y.shape[1]):
-            tt = base.tt.copy()
-            tt[:-1, -1] = tt[-1, :-1] = Xy[:, k]
-            tt[-1, -1] = yy[k]
-            b = [
-                np.concatenate([b_f[:, :, :-1], Zy_f[:, :, k, None]], axis=2)
-                for b_f, Zy_f in zip(base.b, Zy, strict=True)
-            ]
-            yield replace(base, tt=tt, b=tuple(b))
+            of_k = [Zy_f[:, :, k, None] for Zy_f in Zy]
+            yield base.with_response(Xy[:, k], of_k, yy[k])
 
 
 @dataclass(frozen=True, eq=False)
