@@ -70,6 +70,24 @@ def test_moments_of_the_products(name):
     assert_allclose(left.var(), 2.0 * df * model.sigma**4, rtol=0.3)
 
 
+def test_without_random_effects_errors_alone_are_drawn():
+    rng = np.random.default_rng(1)
+    statistics = cross_products(make_design(rng, [], [], p=3))
+    model = NullModel(np.arange(4.0), (), 0.5, statistics.sum_weights)
+    draws = ResponseDraws(statistics, model)
+    XX = statistics.tt[:-1, :-1]
+    drawn = [draws.draw(rng) for _ in range(2000)]
+    beta = np.linalg.solve(XX, np.mean([d.tt[:-1, -1] for d in drawn], axis=0))
+    errors = model.sigma * np.sqrt(np.diag(np.linalg.inv(XX)) / len(drawn))
+    assert (np.abs(beta - model.beta) < 4.5 * errors).all()
+    residuals = [
+        d.tt[-1, -1] - d.tt[:-1, -1] @ np.linalg.solve(XX, d.tt[:-1, -1]) for d in drawn
+    ]
+    df = model.n_obs - 4
+    error = model.sigma**2 * np.sqrt(2.0 * df / len(drawn))
+    assert abs(np.mean(residuals) - model.sigma**2 * df) < 4.5 * error
+
+
 LARGE = {
     "one factor": lambda rng: make_design(
         rng, crossed(rng, 90, [9]), [Effects(0, 1)], p=3, weights=True

@@ -2,7 +2,8 @@
 
 M = L'Z'Z L + I and Q = Z'Z - Z'Z L M^-1 L'Z'Z, with all levels of all factors
 in one matrix.  Every other strategy must give the same numbers.  It is used by the
-tests, and where correlated errors tie the levels of every factor together.
+tests, where correlated errors tie the levels of every factor together, and for
+draws from all of Z'Z.
 """
 
 from __future__ import annotations

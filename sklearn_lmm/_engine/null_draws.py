@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import linalg
 
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.factor import PerFactor, level_product
+from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.linalg import consecutive
 from sklearn_lmm._engine.result import LMMFit, factor_maps
 from sklearn_lmm._types import FloatArray
@@ -54,7 +54,7 @@ class ResponseDraws:
         self.statistics, self.model = statistics, model
         S, B = _joint(statistics)
         w, U = np.linalg.eigh(S)
-        kept = w > RANK * w.max()
+        kept = w > RANK * w.max(initial=0.0)
         self._scale = np.where(kept, np.sqrt(w.clip(0.0)), 0.0)
         self._U = U
         inverse = np.where(kept, 1.0 / np.where(kept, w, 1.0), 0.0)
@@ -62,7 +62,8 @@ class ResponseDraws:
         self._to_X = (U * inverse[:, None, :]) @ U.swapaxes(1, 2) @ B
         rest = statistics.tt[:-1, :-1] - level_product(B, self._to_X)
         w_X, self._U_X = np.linalg.eigh(rest)
-        self._scale_X = np.sqrt(np.where(w_X > RANK * w_X.max(), w_X, 0.0))
+        least = RANK * w_X.max(initial=0.0)
+        self._scale_X = np.sqrt(np.where(w_X > least, w_X, 0.0))
         self._left = model.n_obs - kept.sum() - np.count_nonzero(self._scale_X)
 
     def draw(self, rng: Rng) -> CrossProducts:
@@ -124,22 +125,16 @@ def _joint(statistics: CrossProducts) -> tuple[FloatArray, FloatArray]:
     """
     if len(statistics.s) == 1:
         return statistics.s[0], statistics.b[0][:, :, :-1]
-    places = consecutive(s.shape[0] * s.shape[1] for s in statistics.s)
-    size = places[-1].stop if places else 0
+    size = sum(s.shape[0] * s.shape[1] for s in statistics.s)
     if size > MOST_COEFFICIENTS:
         raise ValueError(
             f"a bootstrap without rows is for {MOST_COEFFICIENTS} random effects of "
             f"several factors at most, and there are {size}"
         )
-    S = np.zeros((1, size, size))
-    B = np.zeros((1, size, statistics.p))
-    for place, s, b in zip(places, statistics.s, statistics.b, strict=True):
-        S[0, place, place] = linalg.block_diag(*s)
-        B[0, place] = b[:, :, :-1].reshape(-1, statistics.p)
-    for (f, h), n in statistics.n.items():
-        S[0, places[f], places[h]] = n.toarray()
-        S[0, places[h], places[f]] = n.toarray().T
-    return S, B
+    if not size:
+        return np.zeros((1, 0, 0)), np.zeros((1, 0, statistics.p))
+    dense = DenseStrategy(statistics)
+    return dense.ZtZ[None], dense.stack(statistics.b)[None, :, :-1]
 
 
 @dataclass(frozen=True, eq=False)
