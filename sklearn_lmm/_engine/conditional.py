@@ -21,10 +21,9 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
-from sklearn_lmm._engine.factor import PerFactor
+from sklearn_lmm._engine.factor import total_product
 from sklearn_lmm._engine.information import pseudo_inverse
 from sklearn_lmm._engine.linalg import row_gram
-from sklearn_lmm._types import FloatArray
 
 
 def effective_parameters(point: Point) -> tuple[float, float]:
@@ -45,9 +44,9 @@ def _by_theta(point: Point) -> float:
     C = tuple(q - F @ FAv.T for q, F in zip(QAv, point.F, strict=True))
     Psi = [L @ L.T for L in point.L]
     PsiC = tuple(S @ c for S, c in zip(Psi, C, strict=True))
-    gg = _products(Av, C) - _products(C, PsiC)
+    gg = total_product(Av, C) - total_product(C, PsiC)
     v = tuple(v_f[:, :, None] for v_f in point.v)
-    gPy = (_products(Av, v) - _products(PsiC, v))[:, 0]
+    gPy = (total_product(Av, v) - total_product(PsiC, v))[:, 0]
     slope = gg - np.outer(gPy, point.forms.vAv) / point.criterion.N
     return float(2.0 * np.sum(pseudo_inverse(point.observed_hessian) * slope))
 
@@ -68,9 +67,3 @@ def conditional_deviance(point: Point, frequency: bool) -> float:
     if not frequency:
         value -= criterion.statistics.sum_log_weights
     return float(value)
-
-
-def _products(a: PerFactor, b: PerFactor) -> FloatArray:
-    """Return sum a'b over all levels of all factors."""
-    products = [np.tensordot(x, y, ((0, 1), (0, 1))) for x, y in zip(a, b, strict=True)]
-    return np.asarray(np.sum(products, axis=0))

@@ -114,9 +114,9 @@ def average_information(
     QAv, _ = state.project(statistics.ztz(Av))
     v_columns = tuple(v_f[:, :, None] for v_f in v)
     return Forms(
-        vAv=_total(Av, v_columns)[:, 0],
-        FAv=_total(Av, F),
-        vAQAv=_total(Av, QAv),
+        vAv=total_product(Av, v_columns)[:, 0],
+        FAv=total_product(Av, F),
+        vAQAv=total_product(Av, QAv),
         traces=None,
     )
 
@@ -149,12 +149,6 @@ def variances_by_projection(
     return variances
 
 
-def _total(a: PerFactor, b: PerFactor) -> FloatArray:
-    """Return the sum of `level_product` over all factors."""
-    products = [level_product(a_f, b_f) for a_f, b_f in zip(a, b, strict=True)]
-    return np.asarray(np.sum(products, axis=0))
-
-
 def quadratic(blocks: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
     """Return l'B r (n,) for every row's B (n, q, k), l (n, q) and r (n, k)."""
     return np.asarray(np.einsum("ni,nij,nj->n", left, blocks, right, optimize=True))
@@ -164,6 +158,12 @@ def level_product(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return sum_g a_g'b_g (k, l) for a (G, q, k) and b (G, q, l)."""
     rows = a.shape[0] * a.shape[1]
     return a.reshape(rows, a.shape[2]).T @ b.reshape(rows, b.shape[2])
+
+
+def total_product(a: PerFactor, b: PerFactor) -> FloatArray:
+    """Return a'b (k, l) for a (G, q, k) and b (G, q, l) of every factor."""
+    products = [level_product(a_f, b_f) for a_f, b_f in zip(a, b, strict=True)]
+    return np.asarray(np.sum(products, axis=0))
 
 
 class NoRandomEffects:

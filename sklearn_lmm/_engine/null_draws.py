@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.factor import PerFactor, level_product
+from sklearn_lmm._engine.factor import PerFactor, level_product, total_product
 from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.linalg import consecutive
 from sklearn_lmm._engine.result import LMMFit, factor_maps
@@ -78,10 +78,7 @@ class ResponseDraws:
         ZZb = statistics.ztz(effects)
         XX, beta = statistics.tt[:-1, :-1], model.beta[:, None]
         ZX = tuple(b_f[:, :, :-1] for b_f in statistics.b)
-        XZb = np.sum(
-            [level_product(zx, e) for zx, e in zip(ZX, effects, strict=True)], 0
-        )
-        Xy = XX @ beta + XZb + Xe
+        Xy = XX @ beta + total_product(ZX, effects) + Xe
         Zy = [zx @ beta + zzb + ze for zx, zzb, ze in zip(ZX, ZZb, Ze, strict=True)]
         # y'y = y'(X beta + Z b) + e'(X beta + Z b) + e'e
         yy = float(beta[:, 0] @ (Xy + Xe)[:, 0]) + ee

@@ -19,6 +19,7 @@ from sklearn_lmm._engine.factor import (
     NoRandomEffects,
     PerFactor,
     level_product,
+    total_product,
 )
 from sklearn_lmm._engine.factor_crossed import CrossedFactored
 from sklearn_lmm._engine.factor_dense import DenseFactored
@@ -113,8 +114,7 @@ def fixed_part_curvature(
         return np.zeros((0, 0, p, p))
     AF = _changes_of_F(F, slice(None), directions)
     QAF, _ = state.project(statistics.ztz(AF))
-    product = sum(map(level_product, AF, QAF), np.zeros((m * p, m * p)))
-    return product.reshape(m, p, m, p).swapaxes(1, 2)
+    return total_product(AF, QAF).reshape(m, p, m, p).swapaxes(1, 2)
 
 
 def _changes_of_F(
