@@ -16,6 +16,7 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.factor_krylov import KrylovFactored, Sampling
+from sklearn_lmm._engine.information import pseudo_inverse
 from sklearn_lmm._types import FloatArray
 
 SMALL_ERROR = 0.01
@@ -55,7 +56,7 @@ def theta_noise(point: Point) -> FloatArray:
     samples = _gradient_samples(point)
     if len(samples) < 2:
         return np.zeros_like(point.hessian)
-    inverse = _inverse(point.hessian)
+    inverse = pseudo_inverse(point.hessian)
     return np.asarray(
         inverse @ np.atleast_2d(np.cov(samples.T)) @ inverse / len(samples)
     )
@@ -81,7 +82,7 @@ def logdet_noise(point: Point) -> float:
 def relative_noise(point: Point) -> float:
     """Return the largest Monte-Carlo error of theta in standard errors of theta."""
     noise = np.sqrt(np.diag(theta_noise(point)))
-    scale = np.sqrt(2.0 * np.diag(_inverse(point.hessian)))
+    scale = np.sqrt(2.0 * np.diag(pseudo_inverse(point.hessian)))
     there = scale > 0
     return float(np.max(noise[there] / scale[there], initial=0.0))
 
@@ -96,13 +97,6 @@ def _gradient_samples(point: Point) -> FloatArray:
         QL = (samples[term.factor] @ L)[:, place, place]
         parts.append(2.0 * np.einsum("mij,sij->sm", dL, QL))
     return np.concatenate(parts, axis=1)
-
-
-def _inverse(hessian: FloatArray) -> FloatArray:
-    """Return H^-1 on the directions that are not flat."""
-    w, U = np.linalg.eigh(hessian)
-    steep = w > 1e-8 * max(1.0, float(w.max(initial=0.0)))
-    return np.asarray((U * np.where(steep, 1.0 / np.where(steep, w, 1.0), 0.0)) @ U.T)
 
 
 def state_of(point: Point) -> KrylovFactored:
