@@ -25,6 +25,7 @@ from sklearn_lmm._engine.result import (
     user_theta,
 )
 from sklearn_lmm._engine.row_sums import standardized_rows
+from sklearn_lmm._engine.start import least_squares_residual
 from sklearn_lmm._engine.stochastic import minimize_stochastic
 from sklearn_lmm._types import BoolArray, FloatArray
 
@@ -181,10 +182,8 @@ def _columns_by_rows(
 
 def explained_by_columns(criterion: Criterion) -> bool:
     """Say whether the fixed part alone explains y exactly."""
-    tt = criterion.statistics.tt
-    beta = np.linalg.solve(tt[:-1, :-1], tt[:-1, -1])
-    residual = np.append(-beta, 1.0)
-    r2 = float(residual @ tt @ residual)
+    residual = least_squares_residual(criterion.statistics)
+    r2 = float(residual @ criterion.statistics.tt @ residual)
     return criterion.N <= 0 or r2 <= PERFECT * criterion.n_obs
 
 

@@ -38,7 +38,7 @@ DISTINCT = 0.1
 def moment_roots(statistics: CrossProducts) -> list[FloatArray]:
     """Return a root (q_f, q_f) of the relative covariance of every factor."""
     variances = moment_variances(statistics)
-    residual, n = _residual(statistics), statistics.sum_weights
+    residual, n = least_squares_residual(statistics), statistics.sum_weights
     # What each factor adds to the variance of a row, in units of sigma^2.
     shares = [
         psi @ np.einsum("g,gii->i", _counts(statistics, f), s) / n
@@ -79,7 +79,7 @@ def moment_variances(statistics: CrossProducts) -> list[FloatArray]:
 
     Each is (q_f,), within fixed bounds; 1 where the moments say nothing.
     """
-    tt, residual = statistics.tt, _residual(statistics)
+    tt, residual = statistics.tt, least_squares_residual(statistics)
     sums = [times_columns(b, residual[:, None])[:, :, 0] for b in statistics.b]
     squares = [np.maximum(np.einsum("gii->gi", s), 0.0) for s in statistics.s]
     counts = [_counts(statistics, f) for f in range(len(squares))]
@@ -104,7 +104,7 @@ def moment_variances(statistics: CrossProducts) -> list[FloatArray]:
     return np.split(psi, np.cumsum([s.shape[1] for s in squares])[:-1])
 
 
-def _residual(statistics: CrossProducts) -> FloatArray:
+def least_squares_residual(statistics: CrossProducts) -> FloatArray:
     """Return c (p + 1,) with T c the residuals of ordinary least squares."""
     tt = statistics.tt
     return np.append(-np.linalg.solve(tt[:-1, :-1], tt[:-1, -1]), 1.0)
