@@ -14,12 +14,12 @@ from sklearn_lmm._engine.fit import fit
 from sklearn_lmm._engine.refits import (
     FixedDesign,
     GroupSums,
-    fixed_effects,
     lost_a_direction,
     outermost,
     refit,
     resampled_rows,
 )
+from sklearn_lmm._engine.result import fixed_effects
 from sklearn_lmm._engine.simulation import (
     NormalDraws,
     coefficient_matrices,

@@ -197,12 +197,6 @@ def start(criterion: Criterion, fit: LMMFit) -> Point:
     return criterion.at(theta)
 
 
-def fixed_effects(point: Point) -> FloatArray:
-    """Return beta (p,) of a point in the user's units."""
-    columns = point.criterion.statistics.columns
-    return np.asarray(-(columns.scale[-1] * columns.map() @ point.residual)[:-1])
-
-
 def lost_a_direction(point: Point) -> bool:
     """Say whether a covariance is singular at an optimum."""
     for term, place, _ in point.criterion.terms():

@@ -255,14 +255,19 @@ def _sigma(point: Point) -> float:
 
 def _fixed_part(point: Point, kept: BoolArray, sigma: float) -> dict[str, Any]:
     """Return beta and its covariance sigma^2 H^-1 in the user's units."""
-    columns = point.criterion.statistics.columns
-    R = columns.map()
     beta = np.zeros(len(kept))
-    beta[kept] = -(columns.scale[-1] * R @ point.residual)[:-1]
+    beta[kept] = fixed_effects(point)
+    R = point.criterion.statistics.columns.map()
     root = R[:-1, :-1] @ point.inverse_R_X
     covariance = np.zeros((len(kept), len(kept)))
     covariance[np.ix_(kept, kept)] = sigma**2 * (root @ root.T)
     return {"beta": beta, "beta_covariance": covariance}
+
+
+def fixed_effects(point: Point) -> FloatArray:
+    """Return beta (p,) of a point, of the columns kept, in the user's units."""
+    columns = point.criterion.statistics.columns
+    return np.asarray(-(columns.scale[-1] * columns.map() @ point.residual)[:-1])
 
 
 def factor_maps(statistics: CrossProducts) -> list[FloatArray]:

@@ -16,12 +16,8 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._engine.optimize import Optimum
-from sklearn_lmm._engine.refits import (
-    fixed_effects,
-    lost_a_direction,
-    refit,
-)
-from sklearn_lmm._engine.result import result_of
+from sklearn_lmm._engine.refits import lost_a_direction, refit
+from sklearn_lmm._engine.result import fixed_effects, result_of
 from sklearn_lmm._engine.variance_parameters import values_and_gradient
 from sklearn_lmm._progress import progress
 from sklearn_lmm._rows import rows_of_fit

@@ -13,8 +13,7 @@ from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.error_draws import ErrorDraws
 from sklearn_lmm._engine.error_fit import fit_with_errors
 from sklearn_lmm._engine.errors import Errors
-from sklearn_lmm._engine.refits import fixed_effects
-from sklearn_lmm._engine.result import LMMFit
+from sklearn_lmm._engine.result import LMMFit, fixed_effects
 from sklearn_lmm._engine.variance_parameters import values_and_gradient
 from sklearn_lmm._residual_fit import read_errors
 from sklearn_lmm._types import FloatArray
