@@ -73,6 +73,11 @@ class NestedStrategy:
     def ancestors(self, k: int) -> range:
         return range(k + 1, len(self.order))
 
+    def side_by_side(self, k: int, A: dict[tuple[int, int], FloatArray]) -> FloatArray:
+        """Return A[k, h] (G_k, q_k, q_h) of all ancestors h as one array."""
+        nothing = np.zeros((*self.S[k].shape[:2], 0))
+        return np.concatenate([A[k, h] for h in self.ancestors(k)] or [nothing], axis=2)
+
     def sum_children(self, k: int, h: int, x: FloatArray) -> FloatArray:
         """Return, for every level of h, the sum of x (G_k, ...) below it."""
         summed = self.up[k, h] @ x.reshape(len(x), -1)
@@ -195,11 +200,7 @@ class NestedFactored:
         for k in reversed(range(len(strategy.S))):
             q = strategy.S[k].shape[1]
             above = strategy.ancestors(k)
-            A = np.concatenate(
-                [self.A[k, h] for h in above]
-                or [np.zeros((*strategy.S[k].shape[:2], 0))],
-                axis=2,
-            )
+            A = strategy.side_by_side(k, self.A)
             C_anc = joint[strategy.parent[k, k + 1]] if above else joint
             J = self.IS[k] @ A
             Q[k] = symmetrize(

@@ -50,15 +50,10 @@ class _Constants:
         self.E = [
             symmetrize(IS @ S) for IS, S in zip(state.IS, state.diagonal, strict=True)
         ]
-        self.A: list[FloatArray] = []
+        self.A = [strategy.side_by_side(k, state.A) for k in range(len(self.E))]
         self.C: list[FloatArray] = []
         for k, S in enumerate(state.diagonal):
-            above = strategy.ancestors(k)
-            nothing = np.zeros((*S.shape[:2], 0))
-            self.A.append(
-                np.concatenate([state.A[k, h] for h in above] or [nothing], axis=2)
-            )
-            nobody = np.zeros((len(S), 0, 0))
+            above, nobody = strategy.ancestors(k), np.zeros((len(S), 0, 0))
             joint = state.joints[k + 1][strategy.parent[k, k + 1]] if above else nobody
             self.C.append(joint)
         self.J = [IS @ A for IS, A in zip(state.IS, self.A, strict=True)]
@@ -147,6 +142,4 @@ class _Derivative:
 
     def _dA(self, k: int) -> FloatArray:
         """Return the derivative of A, ancestors side by side."""
-        above = self.at.state.strategy.ancestors(k)
-        nothing = np.zeros_like(self.at.A[k][:, :, :0])
-        return np.concatenate([self.A[k, h] for h in above] or [nothing], axis=2)
+        return self.at.strategy.side_by_side(k, self.A)
