@@ -10,13 +10,10 @@ anew, fits the model by REML and asks for 95% intervals of further rows.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -25,7 +22,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy import stats
 
-import sklearn_lmm
+from benchmarks.tables import markdown_frame, software
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect
 
 RESULTS = Path(__file__).parent / "results" / "coverage.md"
@@ -184,27 +181,16 @@ def summarize(records: pd.DataFrame) -> pd.DataFrame:
     return table.assign(singular=singular.map("{:.1f}%".format)).reset_index()
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 def report(table: pd.DataFrame, replicates: int) -> str:
     """Return the results file."""
     return HEADER.format(
-        date=datetime.date.today(),
-        python=platform.python_version(),
-        numpy=np.__version__,
-        scipy=version("scipy"),
-        version=sklearn_lmm.__version__,
-        replicates=replicates,
-        table=markdown(table),
+        software=software(), replicates=replicates, table=markdown_frame(table)
     )
 
 
 HEADER = """# Coverage of 95% intervals
 
-{date}, sklearn_lmm {version}, Python {python}, NumPy {numpy}, SciPy {scipy};
+{software};
 `python -m benchmarks.coverage`, {replicates} data sets of 10 groups and a third of that
 of 30. Per cent, with the Monte-Carlo standard error; "singular" is the share of fits
 with a covariance on the boundary. "with theta" is the default,

@@ -30,6 +30,7 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import TargetEncoder
 
+from benchmarks.tables import markdown
 from sklearn_lmm import RandomEffectsEncoder
 from sklearn_lmm.datasets import load_insteval
 
@@ -290,11 +291,6 @@ def time_lines() -> Iterator[Row]:
 # Report
 
 
-def table(header: Row, lines: list[Row]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def report(options: argparse.Namespace) -> str:
     """Run everything and return the report, in Markdown."""
     names = list(encoders())
@@ -327,15 +323,15 @@ def report(options: argparse.Namespace) -> str:
         "two has missed the optimum. The last column is the best that there is, with "
         "both variances known. At a ratio of 1 the default m = 1 of MEstimateEncoder "
         "happens to be just this shrinkage, which ours has to estimate.",
-        table(header, [cell.line([*names, KNOWN]) for cell in cells]),
+        markdown(header, [cell.line([*names, KNOWN]) for cell in cells]),
         *verdicts(cells, names),
         "## Below HistGradientBoostingRegressor",
         "R2 on rows left out, and how far ours is ahead in the same repeats (± one "
         "standard error). The encoders of category_encoders are not cross-fitted.",
-        table(["data", "encoder", "R2", "repeats", "ours ahead by"], boosted),
+        markdown(["data", "encoder", "R2", "repeats", "ours ahead by"], boosted),
         "## Time",
         "`fit_transform` of 1e5 rows with 1e4 categories (text), best of three.",
-        table(["encoder", "time"], list(time_lines())),
+        markdown(["encoder", "time"], list(time_lines())),
         environment(),
     ]
     return "\n\n".join(parts) + "\n"

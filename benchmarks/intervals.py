@@ -10,19 +10,16 @@ anew, fits the model by REML and asks for 95% intervals of all its parameters.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import time
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
-import sklearn_lmm
+from benchmarks.tables import markdown_frame, software
 from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm.intervals import bootstrap, confidence_intervals
 
@@ -106,15 +103,9 @@ def summarize(records: pd.DataFrame) -> pd.DataFrame:
     return (text + open_ended).unstack("method", sort=False).fillna("").reset_index()
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
-
-
 HEADER = """# Coverage of 95% intervals of parameters
 
-{date}, sklearn_lmm {version}, Python {python}, NumPy {numpy}, SciPy {scipy};
+{software};
 `python -m benchmarks.intervals`, {seconds:.0f} seconds of one core.
 
 Per cent of {n} data sets, of the first {m} for the bootstrap ({samples} parametric
@@ -135,11 +126,7 @@ def report(records: pd.DataFrame, seconds: float, n: int, m: int) -> str:
     """Return the results file."""
     singular = records.groupby("groups")["singular"].mean() * 100
     return HEADER.format(
-        date=datetime.date.today(),
-        version=sklearn_lmm.__version__,
-        python=platform.python_version(),
-        numpy=np.__version__,
-        scipy=version("scipy"),
+        software=software(),
         seconds=seconds,
         n=n,
         m=m,
@@ -149,7 +136,7 @@ def report(records: pd.DataFrame, seconds: float, n: int, m: int) -> str:
         error_bootstrap=100 * np.sqrt(0.95 * 0.05 / m),
         singular_10=singular[10],
         singular_30=singular[30],
-        table=markdown(summarize(records)),
+        table=markdown_frame(summarize(records)),
     )
 
 
@@ -158,11 +145,11 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=250)
     parser.add_argument("--bootstrapped", type=int, default=80)
     options = parser.parse_args()
-    # The matrices are small.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     began = time.process_time()
     bootstrapped = min(options.bootstrapped, options.replicates)
-    records = run(options.replicates, bootstrapped)
+    # The matrices are small.
+    with threadpool_limits(1):
+        records = run(options.replicates, bootstrapped)
     seconds = time.process_time() - began
     text = report(records, seconds, options.replicates, bootstrapped)
     print(text)

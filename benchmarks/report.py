@@ -18,6 +18,7 @@ import sklearn
 
 from benchmarks.cases import CASES, Case, find_case
 from benchmarks.measure import FAILED, HERE, OURS, Measurement
+from benchmarks.tables import markdown
 
 LARGE = 50e6
 """Bytes of input from which the peak of memory is set against it."""
@@ -64,9 +65,7 @@ class Result:
 
 def report(results: list[Result], settings: dict[str, str]) -> str:
     """Return the table, in Markdown, and what its numbers depend on."""
-    lines = [HEADER, ["---"] * len(HEADER)]
-    lines += [line for result in results for line in rows(result)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = markdown(HEADER, [line for result in results for line in rows(result)])
     facts = (
         f"{name} {value}" for name, value in environment(results, settings).items()
     )

@@ -12,20 +12,17 @@ without the autocorrelation, for the rate at which they reject what is true.
 from __future__ import annotations
 
 import argparse
-import datetime
-import platform
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-import sklearn_lmm
+from benchmarks.tables import markdown_frame, software
 from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.intervals import confidence_intervals
@@ -171,15 +168,9 @@ def summarize_rejections(records: pd.DataFrame) -> pd.DataFrame:
     return rates.map("{:.1f}".format).reset_index()
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
-
-
 HEADER = """# Models with autocorrelated errors, simulated
 
-{date}, sklearn_lmm {version}, Python {python}, NumPy {numpy}, SciPy {scipy};
+{software};
 `python -m benchmarks.residuals`, {seconds:.0f} seconds of one core. {series} series of
 {times} times with AR(1) errors, phi {phi} and sigma 1, fitted by REML.
 
@@ -217,11 +208,7 @@ def report(
 ) -> str:
     """Return the results file."""
     return HEADER.format(
-        date=datetime.date.today(),
-        version=sklearn_lmm.__version__,
-        python=platform.python_version(),
-        numpy=np.__version__,
-        scipy=version("scipy"),
+        software=software(),
         seconds=seconds,
         series=N_SERIES,
         times=N_TIMES,
@@ -231,8 +218,8 @@ def report(
         error=100 * np.sqrt(0.95 * 0.05 / n),
         error_of_rates=100 * np.sqrt(0.95 * 0.05 / m),
         singular=singular_shares(recovery),
-        recovery=markdown(summarize_recovery(recovery)),
-        rejections=markdown(summarize_rejections(rejections)),
+        recovery=markdown_frame(summarize_recovery(recovery)),
+        rejections=markdown_frame(summarize_rejections(rejections)),
     )
 
 

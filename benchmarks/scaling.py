@@ -17,6 +17,7 @@ from benchmarks.cases import AXES, NESTED_ROWS, ROWS, STOCHASTIC_ROWS
 from benchmarks.measure import HERE, OURS, Measurement, installed, measure
 from benchmarks.packages import READING
 from benchmarks.report import duration
+from benchmarks.tables import markdown
 
 RESULTS = HERE / "results"
 RECORD = RESULTS / "scaling.json"
@@ -67,18 +68,13 @@ def table(times: Times) -> str:
     for axis, by_package in times.items():
         values = sorted(int(value) for value in next(iter(by_package.values())))
         header = [axis, *(f"{value:.0e}" for value in values)]
-        lines += ["", row(header), row(["---"] * len(header))]
+        rows = []
         for package, at in by_package.items():
             cells = [at.get(str(value)) for value in values]
-            lines.append(
-                row([package, *("" if s is None else duration(s) for s in cells)])
-            )
+            rows.append([package, *("" if s is None else duration(s) for s in cells)])
+        lines += ["", markdown(header, rows)]
     lines += ["", *(growth(axis, times[axis]) for axis in LINEAR if axis in times)]
     return "\n".join(lines) + "\n"
-
-
-def row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def growth(axis: str, by_package: dict[str, dict[str, float | None]]) -> str:
