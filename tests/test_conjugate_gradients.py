@@ -64,7 +64,7 @@ def test_single_precision_stays_single():
     assert_allclose(x, np.linalg.solve(S.astype(float), b), atol=1e-3)
 
 
-def test_column_products_are_summed_in_double(monkeypatch):
+def test_column_products_are_summed_in_double():
     rng = np.random.default_rng(4)
     a = rng.uniform(1.0, 2.0, size=(50_000, 3)).astype(np.float32)
     expected = np.sum(a.astype(float) ** 2, axis=0)

@@ -1,16 +1,12 @@
 """Conjugate gradients and probes against dense algebra, on random problems."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from problems import CROSSED, THETAS, problem
+from points import assert_close, dense_point, fast_point, statistics_of
+from problems import CROSSED, THETAS
 
 from sklearn_lmm._engine import factor_krylov, implicit_schur, krylov_traces
-from sklearn_lmm._engine.criterion import Criterion
-from sklearn_lmm._engine.cross_products import cross_products
-from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.factor_krylov import KrylovStrategy, Sampling
 
 EVERYTHING = 1024
@@ -20,30 +16,9 @@ each_problem = pytest.mark.parametrize("name", CROSSED)
 each_theta = pytest.mark.parametrize("kind", THETAS)
 
 
-@cache
-def statistics_of(name):
-    return cross_products(problem(name))
-
-
-@cache
-def dense_point(name, kind, reml=True):
-    statistics = statistics_of(name)
-    criterion = Criterion(statistics, DenseStrategy(statistics), reml=reml)
-    return criterion.at(THETAS[kind](criterion, np.random.default_rng(3)))
-
-
 def krylov_point(name, kind, probes=EVERYTHING, seed=0, reml=True):
-    statistics = statistics_of(name)
-    strategy = KrylovStrategy(statistics, Sampling(seed, probes))
-    criterion = Criterion(statistics, strategy, reml=reml)
-    return criterion.at(dense_point(name, kind, reml).theta)
-
-
-def assert_close(actual, expected, tolerance):
-    """Compare arrays, one per factor, relative to the largest number in them."""
-    for a, e in zip(actual, expected, strict=True):
-        largest = max(np.abs(e).max(initial=0.0), 1e-12)
-        assert_allclose(a, e, rtol=0, atol=tolerance * largest)
+    sampling = Sampling(seed, probes)
+    return fast_point(name, kind, reml, lambda s: KrylovStrategy(s, sampling))
 
 
 @each_theta

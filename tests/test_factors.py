@@ -1,10 +1,15 @@
 """Every factor strategy against dense algebra, on random problems."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from points import (
+    TOLERANCES,
+    assert_close,
+    dense_point,
+    fast_point,
+    statistics_of,
+)
 from problems import (
     NESTED,
     PROBLEMS,
@@ -13,7 +18,6 @@ from problems import (
     Effects,
     crossed,
     make_design,
-    problem,
 )
 from scipy import sparse
 
@@ -22,46 +26,14 @@ from sklearn_lmm._engine.criterion import Criterion
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.factor import Direction, level_product
 from sklearn_lmm._engine.factor_crossed import CrossedStrategy
-from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.factor_nested import nesting_order
 from sklearn_lmm._engine.factor_single import pool_levels
 from sklearn_lmm._engine.outer_sums import DenseSums, PairSums
 from sklearn_lmm._engine.schur import BlockLayout
 from sklearn_lmm._engine.strategy import choose_strategy
 
-# Relative to what the dense reference starts its subtractions from.  At theta = 30
-# two nested factors give Q a condition of 1e10, and the reference loses as much.
-TOLERANCES = dict.fromkeys(THETAS, 1e-11) | {"large": 1e-6}
-
 each_theta = pytest.mark.parametrize("kind", THETAS)
 each_problem = pytest.mark.parametrize("name", PROBLEMS)
-
-
-@cache
-def statistics_of(name):
-    return cross_products(problem(name))
-
-
-@cache
-def dense_point(name, kind, reml=True):
-    """Return the reference at a theta of some kind."""
-    statistics = statistics_of(name)
-    criterion = Criterion(statistics, DenseStrategy(statistics), reml=reml)
-    return criterion.at(THETAS[kind](criterion, np.random.default_rng(3)))
-
-
-def fast_point(name, kind, reml=True, strategy=choose_strategy):
-    """Return the strategy under test at the same theta."""
-    statistics = statistics_of(name)
-    criterion = Criterion(statistics, strategy(statistics), reml=reml)
-    return criterion.at(dense_point(name, kind).theta)
-
-
-def assert_close(actual, expected, tolerance, scale=None):
-    """Compare arrays, one per factor, relative to the largest number in them."""
-    for a, e in zip(actual, expected, strict=True):
-        largest = np.abs(e).max(initial=0.0) if scale is None else scale
-        assert_allclose(a, e, rtol=0, atol=tolerance * max(largest, 1e-12))
 
 
 def size(statistics):

@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-from problems import CROSSED, Effects, disconnected, make_design, problem
+from points import statistics_of
+from problems import CROSSED, Effects, disconnected, make_design
 
 from sklearn_lmm._engine import memory, strategy
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.factor_krylov import Sampling
 from sklearn_lmm._engine.strategy import choose_strategy, exact_is_affordable
-
-
-def statistics_of(name):
-    return cross_products(problem(name))
 
 
 def sampling():

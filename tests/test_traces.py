@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from points import TOLERANCES, dense_point, fast_point
 from problems import (
     CROSSED,
     NESTED,
@@ -13,7 +14,6 @@ from problems import (
     Effects,
     crossed,
     make_design,
-    problem,
     stencil,
     tree,
 )
@@ -26,20 +26,10 @@ from sklearn_lmm._engine.factor_dense import DenseStrategy
 from sklearn_lmm._engine.factor_single import SingleStrategy, pool_levels
 from sklearn_lmm._engine.strategy import choose_strategy
 
-# Two nested factors with theta = 30 give Q a condition of 1e10, and the dense
-# reference loses as much.
-TOLERANCES = dict.fromkeys(THETAS, 1e-11) | {"large": 1e-6}
-
 
 def points(name, kind, reml=True):
     """Return the strategy that suits the data and the reference at one theta."""
-    statistics = cross_products(problem(name))
-    fast, dense = (
-        Criterion(statistics, make(statistics), reml=reml)
-        for make in (choose_strategy, DenseStrategy)
-    )
-    theta = THETAS[kind](dense, np.random.default_rng(3))
-    return fast.at(theta), dense.at(theta)
+    return fast_point(name, kind, reml), dense_point(name, kind, reml)
 
 
 def draw_directions(statistics, each=2):
