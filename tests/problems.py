@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from sklearn_lmm._engine.criterion import Criterion
-from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._engine.cross_products import CrossProducts, in_units, units_of
 from sklearn_lmm._engine.design import Block, Design, Factor, Standardization
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm.covariance import (
@@ -328,6 +328,17 @@ def stencil(
         far = np.subtract(function(x + 2 * step), function(x - 2 * step))
         derivatives.append((8.0 * near - far) / (12.0 * h))
     return np.array(derivatives)
+
+
+def relative_difference(a: CrossProducts, b: CrossProducts) -> float:
+    """Return the largest difference of two sets of cross-products, units alike.
+
+    Each array is measured by its largest entry.
+    """
+    b = in_units(b, units_of(a))
+    pairs = [(a.tt, b.tt), *zip(a.s, b.s, strict=True), *zip(a.b, b.b, strict=True)]
+    pairs += [(a.n[key].toarray(), b.n[key].toarray()) for key in a.n]
+    return max(np.abs(x - y).max() / np.abs(x).max() for x, y in pairs)
 
 
 def assert_same_fit(

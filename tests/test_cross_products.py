@@ -17,6 +17,7 @@ from problems import (
     interior,
     make_design,
     problem,
+    relative_difference,
     take,
     wide_columns,
 )
@@ -57,14 +58,6 @@ def assert_sums_of_rows(statistics, design):
     dense = DenseStrategy(statistics)
     assert_allclose(dense.ZtZ, Z.T @ (w[:, None] * Z), **size)
     assert_allclose(dense.stack(statistics.b), Z.T @ (w[:, None] * T), **size)
-
-
-def relative_difference(a, b):
-    """Return the largest difference of two sets of cross-products, units alike."""
-    b = in_units(b, units_of(a))
-    pairs = [(a.tt, b.tt), *zip(a.s, b.s, strict=True), *zip(a.b, b.b, strict=True)]
-    pairs += [(a.n[key].toarray(), b.n[key].toarray()) for key in a.n]
-    return max(np.abs(x - y).max() / np.abs(x).max() for x, y in pairs)
 
 
 def assert_same_sums(whole, added, tolerance=1e-12):
