@@ -8,6 +8,7 @@ import pytest
 from models import ORACLES, ORACLES_DIR, fitted, model
 from numpy.testing import assert_allclose
 from problems import PROBLEMS, problem, wide_columns
+from scipy.linalg import block_diag
 
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect
 from sklearn_lmm._engine.description import effective_parameters
@@ -69,12 +70,7 @@ def test_effective_parameters_are_the_trace_of_the_hat_matrix(name):
         blocks.append(np.kron(np.eye(len(s)), Psi))
     n = len(design.y)
     W = np.eye(n) if design.weights is None else np.diag(design.weights)
-    V = np.linalg.inv(W)
-    start = 0
-    for block in blocks:
-        part = Z[:, start : start + len(block)]
-        V = V + part @ block @ part.T
-        start += len(block)
+    V = np.linalg.inv(W) + Z @ block_diag(*blocks) @ Z.T
     ones = np.ones((n, int(design.intercept)))
     X = np.hstack([ones, design.X])[:, result.kept]
     Vi = np.linalg.inv(V)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from problems import interior, problem, stencil, wide_columns
+from scipy.linalg import block_diag
 
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._engine.held import (
@@ -66,11 +67,7 @@ def deviance_of_rows(design, point):
     Psi = [R @ L @ L.T @ R.T for R, L in zip(maps, point.L, strict=True)]
     Z = wide_columns(design)
     G = [np.kron(np.eye(len(s)), P) for s, P in zip(statistics.s, Psi, strict=True)]
-    middle, start = np.zeros((Z.shape[1], Z.shape[1])), 0
-    for block in G:
-        stop = start + len(block)
-        middle[start:stop, start:stop] = block
-        start = stop
+    middle = block_diag(*G)
     errors = np.eye(n) if weights is None else np.diag(1.0 / weights)
     V = point.sigma2 * scale**2 * (errors + Z @ middle @ Z.T)
     ones = np.ones((n, int(design.intercept)))

@@ -9,6 +9,7 @@ import pytest
 from boundary import ALLOWED, draw_problem, examine, report
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import DIAG, Effects, crossed, make_design, problem, wide_columns
+from scipy.linalg import block_diag
 
 from sklearn_lmm._engine import optimize
 from sklearn_lmm._engine.criterion import Criterion
@@ -155,16 +156,11 @@ def test_second_moments_of_the_effects_are_those_given_y(name, reml):
     point = criterion.at(criterion.start())
     w = np.ones(len(design.y)) if design.weights is None else design.weights
     Z = wide_columns(design, criterion.statistics) * np.sqrt(w)[:, None]
-    L = [
-        np.kron(np.eye(len(s)), L)
+    blocks = [
+        np.kron(np.eye(len(s)), L @ L.T)
         for s, L in zip(criterion.statistics.s, point.L, strict=True)
     ]
-    root = np.zeros((Z.shape[1], Z.shape[1]))
-    end = 0
-    for block in L:
-        root[end : end + len(block), end : end + len(block)] = block
-        end += len(block)
-    Psi = root @ root.T
+    Psi = block_diag(*blocks)
     ones = np.ones((len(design.y), 1))
     X = np.hstack([ones, design.X]) * np.sqrt(w)[:, None]
     Vinv = np.linalg.inv(np.eye(len(Z)) + Z @ Psi @ Z.T)
