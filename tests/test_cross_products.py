@@ -108,11 +108,13 @@ def test_sparse_columns_are_scaled_but_not_shifted(name):
     assert relative_difference(dense, statistics) < 1e-12
 
 
-def test_units_can_be_given():
+@pytest.mark.parametrize("columns", [np.asarray, sparse.csr_array])
+def test_units_can_be_given(columns):
     design = problem("crossed_slopes")
     mix = np.array([[1.0, 0, 0, 0], [0, 2.0, 1.0, 0], [0, 0, 0.5, 0], [0, 0, 0, 1.0]])
     whole = cross_products(design)
-    statistics = cross_products(design, replace(whole.columns, mix=mix))
+    given = replace(design, X=columns(design.X))
+    statistics = cross_products(given, replace(whole.columns, mix=mix))
     assert_sums_of_rows(statistics, design)
     assert relative_difference(whole, statistics) < 1e-12
 

@@ -62,6 +62,17 @@ def test_other_responses_have_the_sums_of_their_rows(name):
         assert_same_sums(expected, statistics)
 
 
+@pytest.mark.parametrize("name", ["slopes", "crossed_slopes"])
+def test_other_responses_of_sparse_columns(name):
+    design = problem(name)
+    other = replace(design, X=sparse.csr_array(design.X))
+    result = fit(other, reml=True, weights="precision")
+    y = 3.0 + np.random.default_rng(0).normal(size=len(design.y))
+    (found,) = FixedDesign.of(other, result).statistics(y[:, None])
+    rows = cross_products(replace(design, y=y))
+    assert_same_sums(in_units(rows, units_of(result.statistics)), found)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_refit_is_the_fit(name):
     design, result = fitted(name)

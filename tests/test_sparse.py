@@ -17,7 +17,9 @@ from sklearn.utils import get_tags
 
 from sklearn_lmm import MixedEffectsRegressor, RandomEffect
 from sklearn_lmm._engine import prediction
+from sklearn_lmm.diagnostics import influence, leverage, residuals
 from sklearn_lmm.exceptions import RankDeficiencyWarning
+from sklearn_lmm.intervals import bootstrap
 
 N = 240
 SCHOOL, TOWN, OFFSET = 5, 6, 7
@@ -162,6 +164,32 @@ def test_effects_of_new_groups():
     mine, theirs = (model.adapt(x[~known], Y[~known]) for x in (CSR, X))
     assert len(mine.effects_[f"x{SCHOOL}"]) == 15
     assert_same_predictions(mine, theirs)
+
+
+def without_schools(model, X, y, **data):
+    table = influence(model, X, y, by=f"x{SCHOOL}", refit="newton", **data)
+    return table.drop(columns="note")
+
+
+@pytest.mark.parametrize("name", ["slope", "crossed", "no intercept"])
+def test_functions_of_the_rows(name):
+    parameters = MODELS[name] | {"weights": "precision"}
+    weights = 1.0 + WEIGHTS
+    mine, theirs = (fit(x, parameters, sample_weight=weights) for x in (CSR, X))
+    for function in (residuals, leverage, without_schools):
+        found, expected = (
+            function(model, x, Y, sample_weight=weights)
+            for model, x in ((mine, CSR), (theirs, X))
+        )
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    options = {"n_resamples": 3, "random_state": 0, "sample_weight": weights}
+    kinds = ["parametric", "residual"]
+    for kind in kinds if name == "crossed" else [*kinds, "case"]:
+        found, expected = (
+            bootstrap(model, x, Y, kind=kind, **options).replicates
+            for model, x in ((mine, CSR), (theirs, X))
+        )
+        assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_decomposition_and_design_matrix():

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.cross_products import CrossProducts
@@ -136,10 +135,7 @@ class FittedRows:
 
     def T(self, rows: slice | AnyArray) -> FloatArray:
         """Return sqrt(w) [X y] (m, p + 1) of some rows."""
-        X = self.design.X[rows]
-        dense = X.toarray() if sparse.issparse(X) else X
-        some = replace(self.design, X=dense, y=self.design.y[rows])
-        T = standardized_rows(some, self.statistics.columns, slice(None))
+        T = standardized_rows(self.design, self.statistics.columns, rows)
         return np.asarray(T * self.root_weights[rows, None])
 
     def less_effects(

@@ -20,7 +20,7 @@ from sklearn_lmm._engine.design import Design, Factor
 from sklearn_lmm._engine.linalg import residual_norms
 from sklearn_lmm._engine.optimize import Optimum, minimize
 from sklearn_lmm._engine.result import ZERO, LMMFit, factor_maps, make_criterion
-from sklearn_lmm._engine.row_sums import rows_of_T
+from sklearn_lmm._engine.row_sums import rows_of_T, sparse_units, standardized_rows
 from sklearn_lmm._engine.simulation import coefficient_matrices
 from sklearn_lmm._types import FloatArray, IntArray
 
@@ -36,22 +36,26 @@ class FixedDesign:
     """Refits to other responses of the rows of a fit.
 
     model : the criterion of the fit
-    X : (n, p) columns in the engine's units, dropped ones included
+    X : (n, p) columns, dropped ones included; X to_units are those in the engine's
+        units, which a sparse X is not made in
     Z : per factor (n, G q), in the user's units
     """
 
     fit: LMMFit
     model: Criterion
     X: FloatArray | sparse.csr_array
+    to_units: FloatArray
     Z: tuple[sparse.csr_array, ...]
     weights: FloatArray | None
 
     @classmethod
     def of(cls, design: Design, fit: LMMFit) -> FixedDesign:
-        everywhere = slice(0, len(design.y))
-        X = rows_of_T(design, fit.statistics.columns, everywhere)[:, :-1]
+        units = fit.statistics.columns
+        plain = sparse_units(design, units)
+        X = rows_of_T(design, plain, slice(None))[:, :-1]
+        C = np.eye(len(units.scale)) if plain is units else units.from_(plain)
         Z = tuple(coefficient_matrices(design))
-        return cls(fit, fit.model(), X, Z, design.weights)
+        return cls(fit, fit.model(), X, C[:-1, :-1], Z, design.weights)
 
     def statistics(self, Y: FloatArray) -> Iterator[CrossProducts]:
         """Yield the cross-products of every column of Y (n, k)."""
@@ -59,7 +63,7 @@ class FixedDesign:
         columns = base.columns
         y = (Y - columns.center[-1]) / columns.scale[-1]
         wy = y if self.weights is None else y * self.weights[:, None]
-        Xy, yy = self.X.T @ wy, np.sum(wy * y, axis=0)
+        Xy, yy = self.to_units.T @ (self.X.T @ wy), np.sum(wy * y, axis=0)
         Zy = []
         for Z, R, s in zip(self.Z, factor_maps(base), base.s, strict=True):
             of_levels = (Z.T @ wy).reshape(*s.shape[:2], y.shape[1])
@@ -83,9 +87,7 @@ class GroupSums:
 
     @classmethod
     def of(cls, design: Design, fit: LMMFit) -> GroupSums:
-        everywhere = slice(0, len(design.y))
-        T = rows_of_T(design, fit.statistics.columns, everywhere)
-        T = T.toarray() if sparse.issparse(T) else np.asarray(T)
+        T = standardized_rows(design, fit.statistics.columns, slice(None))
         codes = design.factors[0].codes
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(design.factors[0].n_levels))

@@ -24,7 +24,7 @@ from sklearn_lmm._engine.design import (
     Term,
     deviation,
 )
-from sklearn_lmm._types import FloatArray, IntArray
+from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 
 ROWS_AT_ONCE = 1 << 15
 """Rows of T made at a time: small enough for the processor's cache."""
@@ -100,8 +100,16 @@ def sum_rows(
 ) -> RowSums:
     """Return the sums, with T and the columns of every term in the given units.
 
-    into : Z_g'W [T V] of other rows, per factor, contiguous and added to in place
+    into : Z_g'W [T V] of other rows, per factor, contiguous and added to in place;
+        for a sparse X only where its columns are not shifted
     """
+    plain = sparse_units(design, units)
+    if plain is not units:
+        assert into is None
+        sums = sum_rows(design, plain, blocks)
+        C = units.from_(plain)
+        b_s = tuple(b @ C for b in sums.b)
+        return RowSums(C.T @ sums.tt @ C, sums.s, b_s, sums.n)
     by_factor: list[Columns] = [[] for _ in design.factors]
     for block, block_units in zip(design.blocks, blocks, strict=True):
         by_factor[block.factor].append((block, block_units))
@@ -152,6 +160,21 @@ def places_of(
     ]
 
 
+def sparse_units(design: Design, units: Standardization) -> Standardization:
+    """Return units in which the rows can be made: those given, if X is dense.
+
+    Columns of a sparse X are scaled as they are there, but would be sparse no
+    longer if they were shifted or mixed.  What is linear in the rows can be:
+    with C = units.from_(sparse_units), T_s = T C.
+    """
+    if not sparse.issparse(design.X):
+        return units
+    if units.mix is None and not units.center[:-1].any():
+        return units
+    center = np.append(np.zeros(len(units.center) - 1), units.center[-1])
+    return Standardization(center, units.scale)
+
+
 def provisional_units(design: Design) -> Standardization:
     """Return the moments of the first rows: near enough to work in.
 
@@ -176,11 +199,12 @@ def provisional_units(design: Design) -> Standardization:
 
 
 def standardized_rows(
-    design: Design, units: Standardization, rows: slice
+    design: Design, units: Standardization, rows: slice | AnyArray
 ) -> FloatArray:
-    """Return rows of T = [1 X y] in the given units, for a dense X."""
+    """Return rows of T = [1 X y] (m, p + 1) in the given units, dense whatever X is."""
     first = int(design.intercept)
     X, y = design.X[rows], design.y[rows]
+    X = X.toarray() if sparse.issparse(X) else X
     T = np.empty((len(y), len(units.scale)))
     center, factor = units.center, 1.0 / units.scale
     # Columns of few rows at a time: subtracting from whole rows is many times
@@ -208,6 +232,7 @@ def standardized_coefficients(
 def rows_of_T(
     design: Design, units: Standardization, rows: slice
 ) -> FloatArray | sparse.csr_array:
+    """Return rows of T (m, p + 1), sparse if X is: then in its `sparse_units`."""
     if not sparse.issparse(design.X):
         return standardized_rows(design, units, rows)
     X, y = design.X[rows], design.y[rows]
