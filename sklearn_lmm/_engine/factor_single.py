@@ -9,7 +9,7 @@ None of them subtracts, so that none loses digits when Psi is large.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,40 @@ from sklearn_lmm._types import FloatArray, IntArray
 
 SAME = 1e-12
 """Levels whose Z_g'Z_g agree to this, relative to the largest, are alike."""
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSums:
+    """Sums over levels of which every form of the curvature is linear.
+
+    They cost one matrix product each, whatever the number of directions.  With
+    (x) the outer product,
+
+    vv, Fv : v (x) v (q, q) and F (x) v (q, p, q)
+    Q_Q, Q_vv : Q (x) Q and Q (x) vv' (q, q, q, q)
+    FF, Q_FF : F (x) F (q, p, q, p) and Q (x) FF' (q, q, q, q); None under ML
+    """
+
+    vv: FloatArray
+    Fv: FloatArray
+    Q_Q: FloatArray
+    Q_vv: FloatArray
+    FF: FloatArray | None = None
+    Q_FF: FloatArray | None = None
+
+    def forms(self, directions: list[Direction]) -> Forms:
+        """Return the forms of some directions, exact traces included."""
+        A = np.array([direction.A for direction in directions])
+        traces = sandwich(A, self.Q_Q)
+        if self.FF is not None and self.Q_FF is not None:
+            FAF = np.einsum("iajb,mij->mab", self.FF, A).reshape(len(A), -1)
+            traces += FAF @ FAF.T - 2.0 * sandwich(A, self.Q_FF)
+        return Forms(
+            vAv=A.reshape(len(A), -1) @ self.vv.ravel(),
+            FAv=np.einsum("iaj,mij->ma", self.Fv, A),
+            vAQAv=sandwich(A, self.Q_vv),
+            traces=traces,
+        )
 
 
 class SingleStrategy:
@@ -65,30 +99,22 @@ class SingleFactored:
     def forms(
         self, F: PerFactor, v: PerFactor, directions: list[Direction], reml: bool
     ) -> Forms:
-        """Return the forms, exact traces included, through sums over levels.
-
-        Every form is linear in sum_g x_g (x) y_g for two of Q_g, F_g, v_g: the
-        sums cost one matrix product each, whatever the number of directions.
-        """
-        A = np.array([direction.A for direction in directions])
-        m, q = len(A), len(self.Psi)
+        """Return the forms, exact traces included, through sums over levels."""
         v_, F_, Q = v[0], F[0], self.Q
         vv = v_[:, :, None] * v_[:, None, :]
-        # Levels last, along which the processor multiplies many numbers at once.
-        last = np.ascontiguousarray(F_.transpose(1, 2, 0))
-        FF = np.einsum("ipg,jpg->ijg", last, last).transpose(2, 0, 1)
-        Fv = np.tensordot(F_, v_, (0, 0))
-        traces = sandwich(A, level_gram(Q * self.counts[:, None, None], Q))
-        if reml:
-            FAF = np.einsum("ipjr,mij->mpr", np.tensordot(F_, F_, (0, 0)), A)
-            flat = FAF.reshape(m, F_.shape[2] ** 2)
-            traces += flat @ flat.T - 2.0 * sandwich(A, level_gram(Q, FF))
-        return Forms(
-            vAv=A.reshape(m, q * q) @ vv.sum(axis=0).ravel(),
-            FAv=np.einsum("ipj,mij->mp", Fv, A),
-            vAQAv=sandwich(A, level_gram(Q, vv)),
-            traces=traces,
+        sums = LevelSums(
+            vv=vv.sum(axis=0),
+            Fv=np.tensordot(F_, v_, (0, 0)),
+            Q_Q=level_gram(Q * self.counts[:, None, None], Q),
+            Q_vv=level_gram(Q, vv),
         )
+        if reml:
+            # Levels last, along which the processor multiplies many numbers at once.
+            last = np.ascontiguousarray(F_.transpose(1, 2, 0))
+            FF = np.einsum("ipg,jpg->ijg", last, last).transpose(2, 0, 1)
+            of_F = np.tensordot(F_, F_, (0, 0))
+            sums = replace(sums, FF=of_F, Q_FF=level_gram(Q, FF))
+        return sums.forms(directions)
 
     @cached_property
     def Q(self) -> FloatArray:

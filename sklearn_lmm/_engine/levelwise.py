@@ -17,8 +17,8 @@ import numpy as np
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.factor import Forms, PerFactor
-from sklearn_lmm._engine.factor_single import SingleFactored, SingleStrategy
-from sklearn_lmm._engine.linalg import one_thread, sandwich, shrinkage
+from sklearn_lmm._engine.factor_single import LevelSums, SingleFactored, SingleStrategy
+from sklearn_lmm._engine.linalg import one_thread, shrinkage
 from sklearn_lmm._types import FloatArray
 
 LEVELS_AT_ONCE = 4096
@@ -75,48 +75,20 @@ class _Factored(SingleFactored):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """Sums over levels, with (x) the outer product.
-
-    Q, vv : (q, q); Fv : F (x) v (q, p, q); FF : F (x) F (q, p, q, p)
-    Q_Q, Q_vv, Q_FF : Q (x) Q, Q (x) vv', Q (x) FF' (q, q, q, q)
-    """
-
-    Q: FloatArray
-    vv: FloatArray
-    Fv: FloatArray
-    FF: FloatArray
-    Q_Q: FloatArray
-    Q_vv: FloatArray
-    Q_FF: FloatArray
-
-
 class LevelwisePoint(Point):
     """The criterion at one theta, by sums over blocks of levels."""
 
     @cached_property
     def D(self) -> PerFactor:
         """The derivative of the criterion by Psi (q, q)."""
-        sums = self._sums
-        D = sums.Q - sums.vv
-        return (D - np.einsum("iaja->ij", sums.FF) if self.criterion.reml else D,)
+        Q, sums = self._sums
+        D = Q - sums.vv
+        return (D if sums.FF is None else D - np.einsum("iaja->ij", sums.FF),)
 
     @cached_property
     def forms(self) -> Forms:
         """What the Hessian is made of, exact traces included."""
-        sums = self._sums
-        A = np.array([direction.A for direction in self.directions()])
-        traces = sandwich(A, sums.Q_Q)
-        if self.criterion.reml:
-            FAF = np.einsum("iajb,mij->mab", sums.FF, A).reshape(len(A), -1)
-            traces += FAF @ FAF.T - 2.0 * sandwich(A, sums.Q_FF)
-        return Forms(
-            vAv=A.reshape(len(A), -1) @ sums.vv.ravel(),
-            FAv=np.einsum("iaj,mij->ma", sums.Fv, A),
-            vAQAv=sandwich(A, sums.Q_vv),
-            traces=traces,
-        )
+        return self._sums[1].forms(self.directions())
 
     def effects(self, residual: FloatArray) -> PerFactor:
         """Return Psi Z'V^-1 T r (G, q), from one column instead of p + 1."""
@@ -136,18 +108,21 @@ class LevelwisePoint(Point):
         return np.asarray(np.einsum("iajb,ij->ab", gram.reshape(q, k, q, k), Psi))
 
     @cached_property
-    def _sums(self) -> _Sums:
+    def _sums(self) -> tuple[FloatArray, LevelSums]:
+        """sum_g [Q]_gg (q, q), and what the forms are made of."""
         root, weights = self.root, self.residual / np.sqrt(self.sigma2)
+        reml = self.criterion.reml
         q, p = self.criterion.statistics.b[0].shape[1], len(self.beta)
-        shapes = [(q, q), (q, q), (q, p, q), (q, p, q, p), *[(q, q, q, q)] * 3]
+        shapes = [(q, q), (q, q), (q, p, q), (q, q, q, q), (q, q, q, q)]
+        shapes += [(q, p, q, p), (q, q, q, q)] if reml else []
         total = [np.zeros(shape) for shape in shapes]
         with one_thread():
             for block in self._blocks():
                 for sums, of_block in zip(
-                    total, _products(block, root, weights), strict=True
+                    total, _products(block, root, weights, reml), strict=True
                 ):
                     sums += of_block.reshape(sums.shape)
-        return _Sums(*total)
+        return total[0], LevelSums(*total[1:])
 
     def _blocks(self) -> Iterator[_Block]:
         """Yield the levels, some at a time."""
@@ -192,8 +167,10 @@ def _symmetric(A: FloatArray) -> FloatArray:
     return 0.5 * (A + A.swapaxes(0, 1))
 
 
-def _products(block: _Block, root: FloatArray, weights: FloatArray) -> list[FloatArray]:
-    """Return what `_Sums` has, of some levels, flat.
+def _products(
+    block: _Block, root: FloatArray, weights: FloatArray, reml: bool
+) -> list[FloatArray]:
+    """Return sum_g [Q]_gg and what `LevelSums` has, of some levels, flat.
 
     root (p + 1, p) and weights (p + 1,) make F and v of Z'V^-1 T; the number of
     levels that each stands for enters what has no data in it
@@ -202,16 +179,17 @@ def _products(block: _Block, root: FloatArray, weights: FloatArray) -> list[Floa
     F, v = np.matmul(root.T, ZVT), np.einsum("a,iag->ig", weights, ZVT)
     q, p, g = F.shape
     vv = (v[:, None] * v).reshape(q * q, g)
-    FF = np.einsum("iag,jag->ijg", F, F).reshape(q * q, g)
     Q = _symmetric(_times(block.IS, block.S)).reshape(q * q, g)
-    F = F.reshape(q * p, g)
+    flat = F.reshape(q * p, g)
     counted = Q if block.counts is None else Q * block.counts
-    return [
+    products = [
         counted.sum(axis=1),
         vv.sum(axis=1),
-        F @ v.T,
-        F @ F.T,
+        flat @ v.T,
         counted @ Q.T,
         Q @ vv.T,
-        Q @ FF.T,
     ]
+    if reml:
+        FF = np.einsum("iag,jag->ijg", F, F).reshape(q * q, g)
+        products += [flat @ flat.T, Q @ FF.T]
+    return products
