@@ -21,6 +21,7 @@ from scipy.optimize import brentq
 
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.held import Held, HeldPoint
+from sklearn_lmm._engine.steps import HALVINGS, capped, secant
 from sklearn_lmm._types import FloatArray, IntArray
 
 STEP = 0.5
@@ -306,7 +307,8 @@ def minimum(held: Held, value: float, x: FloatArray) -> HeldPoint | None:
         point = lower
         g, H = point.slope_and_curvature()
         if point.forms.traces is None:
-            lacking = lacking + _secant(g - before - (H + lacking) @ moved, moved)
+            # Learnt as `steps.Curvature` does.
+            lacking = lacking + secant(g - before - (H + lacking) @ moved, moved)
     return None
 
 
@@ -338,22 +340,11 @@ def _free(held: Held, point: HeldPoint, g: FloatArray) -> IntArray:
     return np.flatnonzero(free)
 
 
-def _secant(rest: FloatArray, moved: FloatArray) -> FloatArray:
-    """Return the symmetric matrix of rank one that maps the last step to `rest`.
-
-    What average information lacks, learnt as `steps.Curvature` does.
-    """
-    along = float(rest @ moved)
-    if abs(along) <= 1e-8 * _norm(rest) * _norm(moved):
-        return np.zeros((len(rest), len(rest)))
-    return np.outer(rest, rest) / along
-
-
 def _descend(
     held: Held, value: float, point: HeldPoint, step: FloatArray
 ) -> HeldPoint | None:
-    fraction = min(1.0, 2.0 * max(1.0, _norm(point.x)) / _norm(step))
-    for _ in range(30):
+    step, fraction = capped(step, point.x), 1.0
+    for _ in range(HALVINGS):
         new = _at(held, value, point.x + fraction * step)
         if new is not None and new.deviance < point.deviance:
             return new

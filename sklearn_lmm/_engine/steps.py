@@ -96,9 +96,7 @@ class Curvature:
         y = after.gradient - before.gradient
         self._lacking = self._lacking * self._sizing(s, y - after.hessian @ s)
         rest = y - (after.hessian + self._lacking) @ s
-        along = float(rest @ s)
-        if abs(along) > 1e-8 * np.linalg.norm(rest) * np.linalg.norm(s):
-            self._lacking = self._lacking + np.outer(rest, rest) / along
+        self._lacking = self._lacking + secant(rest, s)
 
     def _sizing(self, s: FloatArray, lacking: FloatArray) -> float:
         """Return a factor that shrinks what was learnt where it no longer holds."""
@@ -308,6 +306,17 @@ def without_small(point: Point, threshold: float) -> FloatArray:
         if small.any():
             theta[part] = term.structure.parameters(U * np.where(small, 0.0, s))
     return theta
+
+
+def secant(rest: FloatArray, s: FloatArray) -> FloatArray:
+    """Return the symmetric matrix of rank one that maps s to `rest`.
+
+    0 where the two are all but orthogonal, and it would be anything.
+    """
+    along = float(rest @ s)
+    if abs(along) > 1e-8 * np.linalg.norm(rest) * np.linalg.norm(s):
+        return np.outer(rest, rest) / along
+    return np.zeros((len(s), len(s)))
 
 
 def capped(step: FloatArray, theta: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.factor_krylov import FINE, KrylovStrategy
 from sklearn_lmm._engine.monte_carlo import SMALL_ERROR, relative_noise, state_of
 from sklearn_lmm._engine.optimize import PERFECT, SINGULAR, Iteration, Optimum
-from sklearn_lmm._engine.steps import Curvature, capped, without_small
+from sklearn_lmm._engine.steps import HALVINGS, Curvature, capped, without_small
 from sklearn_lmm._types import BoolArray, FloatArray
 
 MAX_ITER = 100
@@ -37,8 +37,6 @@ SEEN, UNSEEN = 1e-4, 1e-6
 
 OVERSHOOT = 0.9
 """Part of the slope along a step that may be left, with either sign, at its end."""
-
-HALVINGS = 30
 
 
 def minimize_stochastic(
