@@ -200,10 +200,11 @@ class FittedRows:
     @cached_property
     def marginal_variance(self) -> FloatArray:
         """Var(y - X beta) / sigma^2 (n,), w times, of one copy of a row."""
-        of_beta = np.concatenate(
-            [np.sum(self.whitened(rows).X ** 2, axis=1) for rows in self.chunks()]
-        )
-        excess = -of_beta
+        R = self.point.inverse_R_X
+        of_beta = [
+            np.sum((self.T(rows)[:, :-1] @ R) ** 2, axis=1) for rows in self.chunks()
+        ]
+        excess = -np.concatenate(of_beta)
         for z, L in zip(self.z, self.point.L, strict=True):
             excess += np.sum((z @ L) ** 2, axis=1)
         return np.asarray(1.0 + excess / self.copies)
