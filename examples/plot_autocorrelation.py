@@ -215,4 +215,8 @@ say(
     "too small."
 )
 
-plt.show()
+# %%
+# The figures are saved here as PNG files, and shown where there is a display.
+
+if plt.get_backend().lower() != "agg":
+    plt.show()

@@ -216,4 +216,8 @@ ax.margins(y=0.15)
 ax.set(title="Effect of service", xlabel="points of the rating, with 95 % intervals")
 save(figure, "crossed_robust.png")
 
-plt.show()
+# %%
+# The figures are saved here as PNG files, and shown where there is a display.
+
+if plt.get_backend().lower() != "agg":
+    plt.show()

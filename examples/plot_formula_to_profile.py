@@ -141,4 +141,8 @@ save(CoefficientDisplay.from_estimator(models), "profile_coefficients.png")
 slopes = [m.fixed_effects_["Days"] for m in models.values()]
 say(f"Slope: {slopes[0]:.1f} ms a day over all days, {slopes[1]:.1f} from day 2 on")
 
-plt.show()
+# %%
+# The figures are saved here as PNG files, and shown where there is a display.
+
+if plt.get_backend().lower() != "agg":
+    plt.show()

@@ -145,4 +145,8 @@ say(
 residuals = ResidualsDisplay.from_estimator(days, cake, cake["angle"])
 save(residuals, "split_plot_residuals.png")
 
-plt.show()
+# %%
+# The figures are saved here as PNG files, and shown where there is a display.
+
+if plt.get_backend().lower() != "agg":
+    plt.show()

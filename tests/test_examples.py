@@ -135,6 +135,8 @@ def test_findings_and_figures(name, monkeypatch, capsys):
     saved = []
     # Drawing takes longer than all the rest, and finds nothing.
     monkeypatch.setattr(Figure, "savefig", lambda figure, file: saved.append(file))
+    # So that plt.show() warns on Linux, too, where a figure cannot be shown.
+    monkeypatch.setenv("DISPLAY", "none")
     kept = [(o, pd.get_option(o)) for o in ("display.precision", "display.max_columns")]
     with plt.rc_context(), pd.option_context(*sum(kept, ())):
         runpy.run_path(str(EXAMPLES / f"{name}.py"))
