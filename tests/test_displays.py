@@ -202,6 +202,30 @@ def test_quantiles_of_residuals(sleep):
     np.testing.assert_allclose(shown, np.sort((y - model.predict(X)) / model.sigma_))
 
 
+def test_rows_that_the_fit_left_out_are_left_out(sleep):
+    _, X, y = sleep
+    weights = np.tile([1.0, 1.0, 0.0], 60)
+    model = MixedEffectsRegressor("Subject").fit(X, y, sample_weight=weights)
+    kept = weights > 0
+    expected = ((y - model.predict(X)) / model.sigma_)[kept]
+    shown = ResidualsDisplay.from_estimator(model, X, y, sample_weight=weights)
+    np.testing.assert_allclose(shown.residuals, expected, atol=1e-12)
+    np.testing.assert_allclose(shown.prediction, model.predict(X[kept]))
+    assert shown.labels.tolist() == X["Subject"][kept].astype(str).tolist()
+    quantiles = QuantileDisplay.from_estimator(model, X, y, sample_weight=weights)
+    (sample,) = quantiles.samples.values()
+    np.testing.assert_allclose(sample, expected, atol=1e-12)
+
+
+def test_rows_with_gaps_that_the_formula_left_out():
+    data = frame("sleepstudy")[["Days", "Subject", "Reaction"]].astype({"Days": float})
+    data.loc[[3, 50], "Days"] = np.nan
+    formula = "Reaction ~ Days + (1 | Subject)"
+    model = MixedEffectsRegressor(formula=formula, na_action="drop").fit(data)
+    shown = ResidualsDisplay.from_estimator(model, data, data["Reaction"])
+    assert len(shown.residuals) == len(shown.prediction) == 178
+
+
 def test_a_collapsed_random_effect_has_no_quantiles():
     model, warned = fitted("dyestuff2_singular_reml")
     assert "SingularFitWarning" in warned

@@ -74,7 +74,8 @@ class QuantileDisplay:
         estimator : MixedEffectsRegressor
             A fitted model.
         X, y, groups, sample_weight
-            The rows of the fit, as they were given to it.
+            The rows of the fit, as they were given to it. Rows that it left out
+            are left out.
         kind : {"scaled", "normalized"}, default="scaled"
             Which residuals; see `sklearn_lmm.diagnostics.residuals`.
         ax : Axes, default=None
@@ -88,7 +89,7 @@ class QuantileDisplay:
         r = residuals(
             estimator, X, y, groups=groups, sample_weight=sample_weight, kind=kind
         )
-        return cls({f"{kind} residuals": np.asarray(r)}).plot(ax)
+        return cls({f"{kind} residuals": r[~np.isnan(r)]}).plot(ax)
 
     @classmethod
     def from_random_effects(

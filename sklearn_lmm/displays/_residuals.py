@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from scipy import stats
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm.diagnostics import residuals
@@ -37,11 +38,11 @@ class ResidualsDisplay:
 
     Parameters
     ----------
-    prediction : ndarray of shape (n_samples,)
+    prediction : ndarray of shape (n_rows,)
         Predictions, random effects included.
-    residuals : ndarray of shape (n_samples,)
+    residuals : ndarray of shape (n_rows,)
         Residuals divided by their estimated standard deviation.
-    labels : ndarray of shape (n_samples,) or None
+    labels : ndarray of shape (n_rows,) or None
         Group of every row.
     factor : str or None
         Name of the grouping factor.
@@ -98,7 +99,8 @@ class ResidualsDisplay:
         estimator : MixedEffectsRegressor
             A fitted model.
         X, y, groups, sample_weight
-            The rows of the fit, as they were given to it.
+            The rows of the fit, as they were given to it. Rows that it left out
+            are left out.
         kind : {"scaled", "normalized"}, default="scaled"
             Which residuals; see `sklearn_lmm.diagnostics.residuals`.
         factor : str, default=None
@@ -116,12 +118,15 @@ class ResidualsDisplay:
         r = residuals(
             estimator, X, y, groups=groups, sample_weight=sample_weight, kind=kind
         )
+        kept = np.flatnonzero(~np.isnan(r))
+        X, r = _safe_indexing(X, kept), r[kept]
+        groups = None if groups is None else _safe_indexing(groups, kept)
         prediction = estimator.predict(X, groups)
         if not estimator._layout.roles.groupings:
-            return cls(prediction, np.asarray(r)).plot(ax)
+            return cls(prediction, r).plot(ax)
         position, name = chosen_factor(estimator, factor)
         labels = row_labels(estimator, X, groups, position)
-        return cls(prediction, np.asarray(r), labels=labels, factor=name).plot(ax)
+        return cls(prediction, r, labels=labels, factor=name).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw.
