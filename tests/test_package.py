@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -279,3 +280,11 @@ def test_public_objects_are_documented_with_an_example(value):
     if not (inspect.isclass(value) and issubclass(value, Warning)):
         assert "\nExamples\n--------\n" in doc
         assert ">>> " in doc
+
+
+def test_public_objects_are_in_the_readme_or_an_example():
+    top = Path(__file__).parents[1]
+    pages = [top / "README.md", *(top / "examples").glob("*.py")]
+    words = set(re.findall(r"\w+", "".join(page.read_text("utf-8") for page in pages)))
+    names = {name.rpartition(".")[2] for name in public_objects()}
+    assert names - words == set()
