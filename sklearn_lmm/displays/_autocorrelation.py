@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm.diagnostics import autocorrelation
-from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, panels, tidy_axes
+from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, one_panel, tidy_axes
 from sklearn_lmm.residuals._base import correlation_of
 
 
@@ -119,8 +119,8 @@ class AutocorrelationDisplay:
         AutocorrelationDisplay
             The display itself.
         """
-        self.figure_, axes = panels(self, ax, (1, 1), (5.6, 3.6))
-        self.ax_ = ax = axes[0, 0]
+        self.figure_, self.ax_ = one_panel(self, ax, (5.6, 3.6))
+        ax = self.ax_
         table = self.autocorrelations
         lag, value = table["lag"].to_numpy(), table["autocorrelation"].to_numpy()
         ax.fill_between(

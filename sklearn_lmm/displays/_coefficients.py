@@ -9,8 +9,11 @@ import pandas as pd
 from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_lmm.displays._figure import BLUE, GREY, panels, tidy_axes
+from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, one_panel, tidy_axes
 from sklearn_lmm.inference import coefficient_table
+
+COLORS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", GREY]
+"""Colours of the models."""
 
 
 class CoefficientDisplay:
@@ -121,16 +124,14 @@ class CoefficientDisplay:
         names = self.coefficients["name"].unique()[::-1]
         models = self.coefficients["model"].unique()
         height = 1.2 + 0.3 * len(names) * max(1.0, 0.6 * len(models))
-        self.figure_, axes = panels(self, ax, (1, 1), (6.4, height))
-        self.ax_ = axes[0, 0]
+        self.figure_, self.ax_ = one_panel(self, ax, (6.4, height))
         self.ax_.axvline(0.0, color="black", linewidth=0.8)
         places = pd.Series(np.arange(len(names)), index=names)
         shifts = np.linspace(0.18, -0.18, len(models)) if len(models) > 1 else [0.0]
-        colors = [BLUE, *COLORS] if len(models) > 1 else [BLUE]
         for k, (model, shift) in enumerate(zip(models, shifts, strict=True)):
             part = self.coefficients[self.coefficients["model"] == model]
             place = places[part["name"]].to_numpy() + shift
-            color = colors[k % len(colors)]
+            color = COLORS[k % len(COLORS)]
             self.ax_.hlines(place, part["lower"], part["upper"], color, linewidth=1.8)
             self.ax_.scatter(
                 part["estimate"], place, s=26, color=color, zorder=3, label=model
@@ -140,9 +141,5 @@ class CoefficientDisplay:
         self.ax_.set_xlabel("coefficient, in units of y per unit of the column")
         if len(models) > 1:
             self.ax_.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        tidy_axes(axes)
+        tidy_axes(self.ax_)
         return self
-
-
-COLORS = ["#D55E00", "#009E73", "#CC79A7", "#E69F00", GREY]
-"""Colours of the second and further models."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,37 @@ def panels(
             f"panels here: pass {needed} axes, or None for a new figure."
         )
     return axes[0].figure, axes.reshape(shape)
+
+
+def one_panel(display: object, ax: Any, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure and its only panel, or that of `ax`."""
+    figure, axes = panels(display, ax, (1, 1), size)
+    return figure, axes[0, 0]
+
+
+def grid(
+    display: object,
+    ax: Any,
+    n: int,
+    size: tuple[float, float],
+    *,
+    most: int = 3,
+    margin: tuple[float, float] = (0.0, 0.0),
+    **sharing: Any,
+) -> tuple[Any, Any]:
+    """Return a figure and its n panels (n,), at most so many in a row.
+
+    ax : None for a new figure, or n axes
+    size : of a panel in inches; margin is added once
+    """
+    columns = min(most, n)
+    rows = -(-n // columns)
+    whole = (margin[0] + columns * size[0], margin[1] + rows * size[1])
+    shape = (rows, columns) if ax is None else (1, n)
+    figure, axes = panels(display, ax, shape, whole, **sharing)
+    for spare in axes.ravel()[n:]:
+        spare.remove()
+    return figure, axes.ravel()[:n]
 
 
 def tidy_axes(axes: Any) -> None:
@@ -104,9 +134,3 @@ def running_median(
         np.array([np.median(x[part]) for part in parts]),
         np.array([np.median(y[part]) for part in parts]),
     )
-
-
-def columns_of(names: Sequence[str], most: int = 3) -> tuple[int, int]:
-    """Return rows and columns of a grid of panels, one for each name."""
-    columns = min(most, len(names))
-    return -(-len(names) // columns), columns

@@ -13,9 +13,8 @@ from sklearn_lmm.displays._figure import (
     GREY,
     ORANGE,
     chosen_factor,
-    columns_of,
+    grid,
     level_texts,
-    panels,
     tidy_axes,
 )
 from sklearn_lmm.displays._residuals import row_labels
@@ -166,16 +165,20 @@ class LatticeDisplay:
             The display itself.
         """
         levels = list(self.lines["level"].unique())
-        shape = columns_of(levels, most=5 if len(levels) > 6 else 3)
-        needed = shape if ax is None else (1, len(levels))
-        size = (1.0 + 2.0 * shape[1], 0.9 + 1.8 * shape[0])
-        self.figure_, axes = panels(self, ax, needed, size, sharex=True, sharey=True)
-        self.axes_ = axes.ravel()[: len(levels)]
-        for spare in axes.ravel()[len(levels) :]:
-            spare.remove()
+        most = 5 if len(levels) > 6 else 3
+        self.figure_, self.axes_ = grid(
+            self,
+            ax,
+            len(levels),
+            (2.0, 1.8),
+            most=most,
+            margin=(1.0, 0.9),
+            sharex=True,
+            sharey=True,
+        )
         for panel, level in zip(self.axes_, levels, strict=True):
             self._draw(panel, level)
-        for panel in self.axes_[-shape[1] :]:
+        for panel in self.axes_[-most:]:
             panel.tick_params(labelbottom=True)
         if ax is None:
             self.figure_.supxlabel(self.x)

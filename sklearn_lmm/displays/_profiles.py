@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.interpolate import CubicSpline
 
 from sklearn_lmm._types import FloatArray
-from sklearn_lmm.displays._figure import BLUE, GREY, columns_of, panels, tidy_axes
+from sklearn_lmm.displays._figure import BLUE, GREY, grid, tidy_axes
 from sklearn_lmm.intervals import Profile, profile
 
 POINTS = 200
@@ -123,13 +123,7 @@ class ProfileDisplay:
         if not traces:
             reasons = "; ".join(sorted(set(self.profile.reasons)))
             raise ValueError(f"No parameter has a profile: {reasons}.")
-        shape = columns_of(list(traces))
-        needed = shape if ax is None else (1, len(traces))
-        size = (3.6 * shape[1], 2.7 * shape[0])
-        self.figure_, axes = panels(self, ax, needed, size)
-        self.axes_ = axes.ravel()[: len(traces)]
-        for spare in axes.ravel()[len(traces) :]:
-            spare.remove()
+        self.figure_, self.axes_ = grid(self, ax, len(traces), (3.6, 2.7))
         intervals = self.profile.intervals(coverage)
         for panel, (name, trace) in zip(self.axes_, traces.items(), strict=True):
             ends = intervals.loc[name, ["lower", "upper"]].to_numpy(float)

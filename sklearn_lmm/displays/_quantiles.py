@@ -14,8 +14,7 @@ from sklearn_lmm.displays._figure import (
     BLUE,
     GREY,
     chosen_factor,
-    columns_of,
-    panels,
+    grid,
     tidy_axes,
 )
 
@@ -138,12 +137,7 @@ class QuantileDisplay:
         QuantileDisplay
             The display itself.
         """
-        shape = columns_of(list(self.samples))
-        needed = shape if ax is None else (1, len(self.samples))
-        self.figure_, axes = panels(self, ax, needed, (3.9 * shape[1], 3.8 * shape[0]))
-        self.axes_ = axes.ravel()[: len(self.samples)]
-        for spare in axes.ravel()[len(self.samples) :]:
-            spare.remove()
+        self.figure_, self.axes_ = grid(self, ax, len(self.samples), (3.9, 3.8))
         for panel, (title, values) in zip(
             self.axes_, self.samples.items(), strict=True
         ):

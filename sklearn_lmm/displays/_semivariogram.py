@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.diagnostics import semivariogram
 from sklearn_lmm.displays._autocorrelation import unit_of
-from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, panels, tidy_axes
+from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, one_panel, tidy_axes
 
 SPAN = 0.6
 """Part of the bins that the smooth rests on at a place."""
@@ -125,8 +125,8 @@ class SemivariogramDisplay:
         SemivariogramDisplay
             The display itself.
         """
-        self.figure_, axes = panels(self, ax, (1, 1), (5.6, 3.6))
-        self.ax_ = ax = axes[0, 0]
+        self.figure_, self.ax_ = one_panel(self, ax, (5.6, 3.6))
+        ax = self.ax_
         distance = self.bins["distance"].to_numpy()
         value, pairs = self.bins["semivariogram"], self.bins["n_pairs"].to_numpy()
         self.smooth = local_lines(distance, value.to_numpy(), pairs)

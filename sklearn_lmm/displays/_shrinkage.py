@@ -15,7 +15,7 @@ from sklearn_lmm.displays._figure import (
     ORANGE,
     chosen_factor,
     level_texts,
-    panels,
+    one_panel,
     tidy_axes,
 )
 
@@ -141,8 +141,7 @@ class ShrinkageDisplay:
         ShrinkageDisplay
             The display itself.
         """
-        self.figure_, axes = panels(self, ax, (1, 1), (6.4, 5.2))
-        self.ax_ = axes[0, 0]
+        self.figure_, self.ax_ = one_panel(self, ax, (6.4, 5.2))
         known = self.own.notna().all(axis=1).to_numpy()
         if self.effects.shape[1] == 2:
             self._draw_plane(known)
@@ -150,7 +149,7 @@ class ShrinkageDisplay:
             self._draw_line(known)
         self._tell_left_out(known)
         self.ax_.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        tidy_axes(axes)
+        tidy_axes(self.ax_)
         return self
 
     def _tell_left_out(self, known: Any) -> None:
