@@ -114,6 +114,13 @@ def level_texts(estimator: Any, factor: int) -> list[str]:
     ]
 
 
+def row_labels(estimator: Any, X: Any, groups: Any, factor: int) -> Any:
+    """Return the label of every row as text, "" for an unknown one."""
+    name = estimator._layout.roles.groupings[factor].name
+    codes = estimator._read(X, groups, [name]).codes[factor]
+    return np.array([*level_texts(estimator, factor), ""], dtype=object)[codes]
+
+
 def cloud(ax: Any, x: FloatArray, y: FloatArray) -> None:
     """Draw points; a map of their density where there are very many."""
     if len(x) > MANY_POINTS:

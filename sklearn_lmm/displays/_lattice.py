@@ -15,9 +15,9 @@ from sklearn_lmm.displays._figure import (
     chosen_factor,
     grid,
     level_texts,
+    row_labels,
     tidy_axes,
 )
-from sklearn_lmm.displays._residuals import row_labels
 
 POINTS = 50
 """Points of a line."""

@@ -17,8 +17,8 @@ from sklearn_lmm.displays._figure import (
     ORANGE,
     chosen_factor,
     cloud,
-    level_texts,
     panels,
+    row_labels,
     running_median,
     tidy_axes,
 )
@@ -26,6 +26,9 @@ from sklearn_lmm.displays._quantiles import draw_quantiles
 
 MOST_LABELS = 30
 """Levels beyond which their names would run into each other."""
+
+NORMAL_MEDIAN = float(np.sqrt(stats.norm.ppf(0.75)))
+"""Median of the root of |e|, e standard normal."""
 
 
 class ResidualsDisplay:
@@ -194,14 +197,3 @@ class ResidualsDisplay:
         else:
             ax.set_xticks([])
             ax.set_xlabel(f"{len(quartiles)} levels of {self.factor}, in order")
-
-
-NORMAL_MEDIAN = float(np.sqrt(stats.norm.ppf(0.75)))
-"""Median of the root of |e|, e standard normal."""
-
-
-def row_labels(estimator: Any, X: Any, groups: Any, factor: int) -> Any:
-    """Return the label of every row as text, "" for an unknown one."""
-    name = estimator._layout.roles.groupings[factor].name
-    codes = estimator._read(X, groups, [name]).codes[factor]
-    return np.array([*level_texts(estimator, factor), ""], dtype=object)[codes]
