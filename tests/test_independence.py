@@ -143,6 +143,8 @@ def test_every_row_a_cluster():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="are crossed"):
         cluster_independence(fit(["school", "town"]), X, Y)
+    with pytest.raises(ValueError, match="order names 'day', but X has"):
+        cluster_independence(fit("school"), X, Y, order="day")
     with pytest.raises(ValueError, match="order needs a value for each of the 120"):
         cluster_independence(fit("school"), X, Y, order=[1, 2])
     with pytest.raises(ValueError, match="neither a grouping factor"):

@@ -22,6 +22,7 @@ from scipy import sparse, stats
 from sklearn_lmm._clusters import NamedClusters, clusters_of
 from sklearn_lmm._engine.fitted_rows import Clusters, FittedRows
 from sklearn_lmm._engine.whitening import SymmetricRoot
+from sklearn_lmm._residual_fit import row_columns
 from sklearn_lmm._rows import FitRows, rows_of_fit
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 
@@ -82,8 +83,8 @@ def cluster_independence(
     Raises
     ------
     ValueError
-        If these are not the rows of the fit, if there is nothing to cluster by,
-        or if y is explained exactly.
+        If these are not the rows of the fit, if there is nothing to cluster by
+        or no such column to order by, or if y is explained exactly.
 
     Examples
     --------
@@ -106,7 +107,12 @@ def cluster_independence(
     named = clusters_of(given, cluster, X)
     other = None if across is None else clusters_of(given, across, X)
     rows = FittedRows.of(given.fit, given.design)
-    neighbours = np.argsort(_order(given, order, X), kind="stable")
+    if isinstance(order, str):
+        columns = row_columns(est, given.layout, X, y, groups, sample_weight)
+        values = np.asarray(columns.find(order, "order"))
+    else:
+        values = _order(given, order)
+    neighbours = np.argsort(values, kind="stable")
     return Unexplained(rows).table(named, neighbours, other)
 
 
@@ -196,12 +202,11 @@ def _by_cluster(x: FloatArray, clusters: Clusters) -> FloatArray:
     return np.asarray(matrix @ x)
 
 
-def _order(given: FitRows, order: Any, X: Any) -> AnyArray:
+def _order(given: FitRows, order: Any) -> AnyArray:
     """Return a value for each row that counts, to sort by."""
     if order is None:
         return given.positions
-    values = X[order] if isinstance(order, str) else order
-    values = np.asarray(values)
+    values = np.asarray(order)
     if values.shape != (given.n_rows,):
         raise ValueError(
             f"order needs a value for each of the {given.n_rows} rows of X, got the "
