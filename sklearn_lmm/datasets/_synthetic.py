@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils import Bunch, check_random_state
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from sklearn_lmm._types import FloatArray, IntArray
 
 
 def make_mixed_regression(
