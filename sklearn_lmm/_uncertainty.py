@@ -15,6 +15,18 @@ from sklearn_lmm._results import factor_columns, with_intercept
 from sklearn_lmm._types import BoolArray, FloatArray
 
 
+def check_coverage(coverage: float) -> None:
+    """Refuse a coverage that is no probability, such as 95 for 95 per cent.
+
+    Raises
+    ------
+    ValueError
+        If it is not between 0 and 1.
+    """
+    if not 0.0 < coverage < 1.0:
+        raise ValueError(f"coverage={coverage} must be between 0 and 1.")
+
+
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
     """How far predictions for some rows may be off.

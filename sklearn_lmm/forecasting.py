@@ -25,6 +25,7 @@ from sklearn_lmm._results import (
 from sklearn_lmm._rows import FitRows, rows_of_fit
 from sklearn_lmm._stacking import stacked, take
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm._uncertainty import check_coverage
 
 __all__ = ["forecast"]
 
@@ -96,8 +97,7 @@ def forecast(
            [441.1,  42.5, 357.3, 524.9]])
     """
     check_is_fitted(est)
-    if not 0.0 < coverage < 1.0:
-        raise ValueError(f"coverage={coverage} must be between 0 and 1.")
+    check_coverage(coverage)
     past = rows_of_fit(est, X, y, groups, sample_weight, with_errors=True)
     carried = _carried(est, past, X, X_new, groups, groups_new)
     known = est._read(take(X, past.positions), take(groups, past.positions), True)

@@ -79,6 +79,12 @@ def test_caterpillar_in_the_order_of_another_coefficient(sleep):
         CaterpillarDisplay.from_estimator(sleep[0], order_by="age")
 
 
+@pytest.mark.parametrize("display", [CaterpillarDisplay, CoefficientDisplay])
+def test_a_coverage_in_per_cent_is_refused(sleep, display):
+    with pytest.raises(ValueError, match="coverage=95 must be between 0 and 1"):
+        display.from_estimator(sleep[0], coverage=95)
+
+
 def test_caterpillar_of_many_levels_has_no_names(many):
     display = CaterpillarDisplay.from_estimator(many[0])
     (ax,) = display.axes_

@@ -11,6 +11,7 @@ from scipy import stats
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from sklearn_lmm._types import FloatArray, IntArray
+from sklearn_lmm._uncertainty import check_coverage
 from sklearn_lmm.diagnostics._residuals import KINDS
 from sklearn_lmm.diagnostics._series import Place, Series, residual_series
 
@@ -99,8 +100,7 @@ def autocorrelation(
     0    1            0.645      297 -0.114  0.114
     1    2            0.452      286 -0.116  0.116
     """
-    if not 0.0 < coverage < 1.0:
-        raise ValueError(f"coverage={coverage} must be between 0 and 1.")
+    check_coverage(coverage)
     data = (X, y, groups, sample_weight)
     _, r, found = residual_series(est, data, kind, random_effects, time, series)
     times = _whole_times(found)

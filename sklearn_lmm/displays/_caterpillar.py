@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_lmm._uncertainty import check_coverage
 from sklearn_lmm.displays._figure import (
     BLUE,
     GREY,
@@ -93,9 +94,11 @@ class CaterpillarDisplay:
         Raises
         ------
         ValueError
-            If there is no such factor or coefficient.
+            If there is no such factor or coefficient, or the coverage is not
+            between 0 and 1.
         """
         check_is_fitted(estimator)
+        check_coverage(coverage)
         position, name = chosen_factor(estimator, factor)
         effects = estimator.random_effects(return_std=True)
         effects = effects[effects["factor"] == name].drop(columns="factor")

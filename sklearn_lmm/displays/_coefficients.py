@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_lmm._uncertainty import check_coverage
 from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, one_panel, tidy_axes
 from sklearn_lmm.inference import coefficient_table
 
@@ -80,7 +81,13 @@ class CoefficientDisplay:
         -------
         CoefficientDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to show, or the coverage is not between 0 and 1.
         """
+        check_coverage(coverage)
         models = estimator if isinstance(estimator, dict) else {"": estimator}
         tables = []
         for name, model in models.items():

@@ -22,6 +22,7 @@ from sklearn_lmm._engine.variance_parameters import values_and_gradient
 from sklearn_lmm._progress import progress
 from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm._uncertainty import check_coverage
 from sklearn_lmm.intervals._draws import seeds
 from sklearn_lmm.intervals._error_refits import error_refits
 from sklearn_lmm.intervals._parameters import Parameter, all_parameters, estimates
@@ -135,8 +136,7 @@ class Bootstrap:
         """
         if kind not in ("percentile", "basic"):
             raise ValueError(f"kind={kind!r} is neither 'percentile' nor 'basic'.")
-        if not 0.0 < coverage < 1.0:
-            raise ValueError(f"coverage={coverage} must be between 0 and 1.")
+        check_coverage(coverage)
         rows = []
         for parameter in self.parameters:
             estimate = float(self.estimates[parameter.name])

@@ -24,6 +24,7 @@ from sklearn_lmm._engine.profile import Trace, contrast_in_engine, trace_profile
 from sklearn_lmm._engine.variance_parameters import values_and_gradient
 from sklearn_lmm._progress import progress
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm._uncertainty import check_coverage
 from sklearn_lmm.intervals._likelihood import likelihood_optimum
 from sklearn_lmm.intervals._parameters import (
     FLAT,
@@ -224,8 +225,7 @@ def profile(
     12     sigma  30.028  2.576
     """
     chosen = chosen_parameters(est, parameters)
-    if not 0.0 < coverage < 1.0:
-        raise ValueError(f"coverage={coverage} must be between 0 and 1.")
+    check_coverage(coverage)
     furthest = float(stats.norm.ppf(0.5 + coverage / 2.0))
     data = (X, y, groups, sample_weight)
     optimum = None if est.fit_.perfect else likelihood_optimum(est, data)
