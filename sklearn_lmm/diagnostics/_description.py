@@ -133,7 +133,7 @@ def r_squared(est: Any, X: Any = None) -> pd.Series[float]:
 def icc(est: Any, X: Any = None) -> pd.Series[float]:
     """Return the intraclass correlation: the share of variance between groups.
 
-    With slopes it is the mean of that share over the rows of the fit.
+    With slopes the variance between groups is the mean of that of the rows.
 
     Parameters
     ----------
