@@ -11,19 +11,16 @@ method, for comparison also with the normal distribution (or chi-squared).
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-import sklearn_lmm
 from sklearn_lmm._engine.criterion import Point
 from sklearn_lmm._engine.design import Block, Design, Factor
 from sklearn_lmm._engine.fit import fit
@@ -31,6 +28,7 @@ from sklearn_lmm._engine.kenward_roger import KenwardRoger
 from sklearn_lmm._engine.refits import FixedDesign, lost_a_direction, refit
 from sklearn_lmm._engine.satterthwaite import Satterthwaite
 from sklearn_lmm.covariance import Unstructured
+from tests.boundary import versions
 
 FloatArray = NDArray[np.float64]
 Rng = np.random.Generator
@@ -190,15 +188,8 @@ def regular_fit(study: Study, rng: Rng):
 
 
 def report() -> Iterator[str]:
-    parts = {
-        "sklearn_lmm": sklearn_lmm.__version__,
-        "Python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-    versions = ", ".join(f"{name} {version}" for name, version in parts.items())
     error = 100 * np.sqrt(LEVEL * (1 - LEVEL) / N_REPLICATES)
-    yield f"{date.today()}, {versions}"
+    yield f"{date.today()}, {versions()}"
     yield (
         f"Percent of {N_REPLICATES} tests rejected at {100 * LEVEL:.0f} % "
         f"(Monte Carlo standard error {error:.2f}), median degrees of freedom, and "
