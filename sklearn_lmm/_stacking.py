@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_lmm._labels import is_polars
 from sklearn_lmm._types import IntArray
 
 
@@ -16,7 +17,7 @@ def take(rows: Any, positions: IntArray) -> Any:
         return None
     if isinstance(rows, pd.DataFrame | pd.Series):
         return rows.iloc[positions]
-    return np.asarray(rows)[positions]
+    return (rows if is_polars(rows) else np.asarray(rows))[positions]
 
 
 def stacked(first: Any, second: Any) -> Any:
@@ -25,19 +26,30 @@ def stacked(first: Any, second: Any) -> Any:
     Raises
     ------
     ValueError
-        If only one is a frame, or only one is there at all.
+        If they are not of one kind, or only one is there at all.
     """
     if first is None and second is None:
         return None
-    framed = [isinstance(x, pd.DataFrame | pd.Series) for x in (first, second)]
-    if framed[0] != framed[1]:
+    kind, other = _kind(first), _kind(second)
+    if kind != other:
         kinds = " and ".join(type(x).__name__ for x in (first, second))
         raise ValueError(
             f"The rows of the fit and the new ones come as {kinds}: give both alike."
         )
-    if not framed[0]:
+    if kind == "array":
         return np.concatenate([np.asarray(first), np.asarray(second)])
-    if isinstance(first, pd.DataFrame) and isinstance(second, pd.DataFrame):
+    tables = hasattr(first, "columns") and hasattr(second, "columns")
+    if tables:
         shared = [name for name in first.columns if name in set(second.columns)]
         first, second = first[shared], second[shared]
-    return pd.concat([first, second], ignore_index=True)
+    if kind == "pandas":
+        return pd.concat([first, second], ignore_index=True)
+    import polars as pl
+
+    return pl.concat([first, second], how="vertical_relaxed" if tables else "vertical")
+
+
+def _kind(rows: Any) -> str:
+    if is_polars(rows):
+        return "polars"
+    return "pandas" if isinstance(rows, pd.DataFrame | pd.Series) else "array"

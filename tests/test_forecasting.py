@@ -222,6 +222,31 @@ def test_labels_in_groups_and_arrays():
     assert_allclose(result.to_numpy(), expected.to_numpy(), rtol=1e-9)
 
 
+def test_frames_of_polars_keep_their_names():
+    polars = pytest.importorskip("polars")
+    past, new = series()
+    columns = ["x", "day", "who"]
+    structure = AR1("day", "who")
+    model = MixedEffectsRegressor("who", fixed=["x"], residual=structure)
+    expected = forecast(
+        model.fit(past[columns], past["y"]), new[columns], past[columns], past["y"]
+    )
+    of_fit, ahead = (
+        polars.from_pandas(rows[columns].reset_index(drop=True)) for rows in (past, new)
+    )
+    y = past["y"].to_numpy()
+    ahead = ahead.with_columns(polars.col("day").cast(polars.Int16))
+    result = forecast(model.fit(of_fit, y), ahead, of_fit, y)
+    assert_allclose(result.to_numpy(), expected.to_numpy(), rtol=1e-9)
+    grouped = MixedEffectsRegressor(residual=AR1("day"))
+    numbers, labels = of_fit.drop("who"), of_fit["who"]
+    grouped.set_params(fixed=["x"]).fit(numbers, y, groups=labels)
+    result = forecast(
+        grouped, ahead[["x", "day"]], numbers, y, groups_new=ahead["who"], groups=labels
+    )
+    assert_allclose(result.to_numpy(), expected.to_numpy(), rtol=1e-9)
+
+
 def test_a_formula_forecasts_too():
     past, new = series()
     model = MixedEffectsRegressor(
