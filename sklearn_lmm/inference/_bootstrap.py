@@ -32,8 +32,6 @@ def bootstrap_statistics(
         there are too many.
     """
     small_fit, large_fit = fits
-    for est in (small, large):
-        refuse_errors(est)
     restriction = _restriction(small, large)
     try:
         draws = ResponseDraws(
