@@ -64,7 +64,7 @@ def tested_terms(
 
 def formula_part(est: Any) -> Any:
     """Return what a formula's fixed part was expanded to, None without a formula."""
-    formula = getattr(est._layout.roles, "formula", None)
+    formula = est._layout.formula
     return None if formula is None else formula.fixed
 
 
