@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_lmm._columns import listed
+from sklearn_lmm._engine import refits
 from sklearn_lmm._engine.fitted_rows import Clusters
 from sklearn_lmm._groups import read_groups
 from sklearn_lmm._labels import learn_levels
@@ -71,12 +72,7 @@ def outermost(given: FitRows) -> list[int]:
     One for a single factor or a chain of nested ones, several for crossed ones.
     """
     factors = given.design.factors
-    chosen: list[int] = []
-    for f in sorted(range(len(factors)), key=lambda f: factors[f].n_levels):
-        levels = [Clusters(factors[h].codes, factors[h].n_levels) for h in chosen]
-        if not any(clusters.contain(factors[f].codes) for clusters in levels):
-            chosen.append(f)
-    return sorted(chosen, key=lambda f: -factors[f].n_levels)
+    return sorted(refits.outermost(given.design), key=lambda f: -factors[f].n_levels)
 
 
 def _top_factor(given: FitRows) -> int:

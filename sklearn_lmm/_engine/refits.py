@@ -16,7 +16,7 @@ from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
-from sklearn_lmm._engine.design import Design, Factor
+from sklearn_lmm._engine.design import Design, Factor, nested
 from sklearn_lmm._engine.linalg import residual_norms
 from sklearn_lmm._engine.optimize import Optimum, minimize
 from sklearn_lmm._engine.result import ZERO, LMMFit, factor_maps, make_criterion
@@ -137,19 +137,13 @@ def resampled_rows(
     factors, sources = [], []
     for factor in design.factors:
         old = factor.codes[rows]
-        within = _is_within(factor.codes, codes)
+        within = nested(factor.codes, codes)
         key = copies * factor.n_levels + old if within else old
         levels, new = np.unique(key, return_inverse=True)
         factors.append(Factor(new, np.arange(len(levels))))
         sources.append(levels % factor.n_levels)
     again = replace(design.take(rows), factors=tuple(factors))
     return again, sources
-
-
-def _is_within(inner: IntArray, outer: IntArray) -> bool:
-    """Say whether every level of a factor is within one level of another."""
-    pairs = np.unique(np.column_stack([inner, outer]), axis=0)
-    return len(pairs) == len(np.unique(inner))
 
 
 def outermost(design: Design) -> list[int]:
@@ -160,7 +154,7 @@ def outermost(design: Design) -> list[int]:
         f
         for f in range(len(codes))
         if not any(
-            _is_within(codes[f], codes[h]) and (n_levels[h], h) < (n_levels[f], f)
+            nested(codes[f], codes[h]) and (n_levels[h], h) < (n_levels[f], f)
             for h in range(len(codes))
             if h != f
         )
