@@ -105,8 +105,8 @@ def refuse_residual(estimator: Any, method: str) -> None:
         )
 
 
-def refuse_errors(estimator: Any) -> None:
-    """Raise where errors are taken for independent and equal, and are not.
+def refuse_errors(estimator: Any, function: str) -> None:
+    """Raise where a function takes errors for independent and equal, and they are not.
 
     Raises
     ------
@@ -115,22 +115,31 @@ def refuse_errors(estimator: Any) -> None:
     """
     if estimator.fit_.errors is not None:
         raise ValueError(
-            f"This is not available for a model with residual={estimator.residual!r}: "
-            "it takes errors for independent and equal."
+            f"{function} is not available for a model with residual="
+            f"{estimator.residual!r}: it takes errors for independent and equal. "
+            "Fit the model without residual for it."
         )
 
 
-def refuse_unequal_errors(estimator: Any) -> None:
-    """Raise where errors are taken for equal, correlated or not, and are not.
+def has_unequal_errors(estimator: Any) -> bool:
+    """Say whether the errors' standard deviation varies from row to row."""
+    return estimator.fit_.errors is not None and bool(estimator._errors.variances)
+
+
+def refuse_unequal_errors(estimator: Any, function: str) -> None:
+    """Raise where a function takes errors for equal, correlated or not.
 
     Raises
     ------
     ValueError
         If their standard deviation varies from row to row.
     """
-    learnt = estimator._errors
-    if learnt is not None and learnt.variances:
-        refuse_errors(estimator)
+    if has_unequal_errors(estimator):
+        raise ValueError(
+            f"{function} is not available for a model with residual="
+            f"{estimator.residual!r}: it takes errors for equal in size. Fit the model "
+            "without residual, or with a correlation alone, for it."
+        )
 
 
 def residual_parameters(columns: ErrorColumns | None, fit: LMMFit) -> pd.Series[float]:
@@ -150,12 +159,11 @@ def error_sizes(estimator: Any, X: Any, groups: Any) -> ErrorSizes | None:
     ValueError
         If a column is unfit, or has a category that the fit did not see.
     """
-    learnt = estimator._errors
-    if learnt is None or estimator.fit_.errors is None or not learnt.variances:
+    if not has_unequal_errors(estimator):
         return None
     table = _table(estimator, estimator._layout, X)
     columns = Columns(table, read_groups(groups, len(table)))
-    return ErrorSizes(estimator.fit_.errors, *learnt.deviations(columns))
+    return ErrorSizes(estimator.fit_.errors, *estimator._errors.deviations(columns))
 
 
 def relative_variances(estimator: Any, X: Any, groups: Any) -> FloatArray:

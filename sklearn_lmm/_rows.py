@@ -68,23 +68,24 @@ def rows_of_fit(
     groups: Any = None,
     sample_weight: Any = None,
     *,
-    with_errors: bool = False,
+    plain: str | None = "This",
 ) -> FitRows:
     """Read the rows of the fit again.
 
-    with_errors : whether the caller takes account of a residual structure
+    plain : the function that takes errors for independent and equal, to be named
+        if they are not; None if it takes account of a residual structure
 
     Raises
     ------
     ValueError
         If these are other rows than those of the fit, or cannot be read; if the
         effects are predicted from other rows than the rest (`adapt`); if there is
-        a residual structure that the caller knows nothing of.
+        a residual structure that is not taken account of.
     """
     check_is_fitted(est)
     fit = est.fit_
-    if not with_errors:
-        refuse_errors(est)
+    if plain is not None:
+        refuse_errors(est, plain)
     if fit.effect_statistics is not fit.statistics:
         raise ValueError(
             "This estimator comes from adapt: its random effects and its fixed "

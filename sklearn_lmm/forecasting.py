@@ -98,7 +98,7 @@ def forecast(
     """
     check_is_fitted(est)
     check_coverage(coverage)
-    past = rows_of_fit(est, X, y, groups, sample_weight, with_errors=True)
+    past = rows_of_fit(est, X, y, groups, sample_weight, plain=None)
     carried = _carried(est, past, X, X_new, groups, groups_new)
     known = est._read(take(X, past.positions), take(groups, past.positions), True)
     new = est._read(X_new, groups_new, True)

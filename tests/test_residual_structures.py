@@ -327,7 +327,7 @@ def test_what_takes_errors_for_independent_says_so():
     model = fit(AR1("Days"))
     with pytest.raises(ValueError, match="takes errors for independent and equal"):
         diagnostics.leverage(model, X, Y)
-    with pytest.raises(ValueError, match="takes errors for independent and equal"):
+    with pytest.raises(ValueError, match="takes errors for equal in size"):
         diagnostics.r_squared(fit(ExponentialVariance("Days")))
     assert 0 < diagnostics.r_squared(model)["marginal"] < 1
 

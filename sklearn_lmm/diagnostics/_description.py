@@ -61,7 +61,7 @@ def variance_explained(est: Any, X: Any = None) -> pd.DataFrame:
     residual   654.941       0.201
     """
     check_is_fitted(est)
-    refuse_unequal_errors(est)
+    refuse_unequal_errors(est, "The variance explained")
     fixed, random = _parts(est) if X is None else _parts_of_rows(est, X)
     names = ["fixed", *(term.name for term in est._layout.roles.terms), "residual"]
     variances = np.array([fixed, *random, est.sigma_**2])
@@ -249,7 +249,7 @@ def variance_function(
     9      3626.0     655.0  4281.0
     """
     check_is_fitted(est)
-    refuse_errors(est)
+    refuse_errors(est, "variance_function")
     slopes = {
         name
         for term in est._layout.roles.terms

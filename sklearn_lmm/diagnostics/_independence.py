@@ -101,7 +101,7 @@ def cluster_independence(
     >>> table.loc["within, next row", ["correlation", "std_error"]].round(2).to_dict()
     {'correlation': 0.44, 'std_error': 0.08}
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(est, X, y, groups, sample_weight, plain="cluster_independence")
     if given.fit.perfect:
         raise ValueError("y is explained exactly: there are no residuals to compare.")
     named = clusters_of(given, cluster, X)

@@ -92,7 +92,7 @@ def influence(
     >>> print(f"{without.loc['335', 'dbeta_Days']:.2f}")
     -0.79
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(est, X, y, groups, sample_weight, plain="influence")
     named = clusters_of(given, by, X)
     return changes_without(given, named, refit, steps)
 
@@ -148,7 +148,7 @@ def cooks_distance(
     >>> cooks_distance(model, X, y, by="Subject").head(2).round(3).to_dict()
     {'308': 0.092, '309': 0.149}
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(est, X, y, groups, sample_weight, plain="cooks_distance")
     if by is not None:
         named = clusters_of(given, by, X)
         return changes_without(given, named, refit, steps)["cooks_distance"]

@@ -63,7 +63,7 @@ def leverage(
     >>> print(round(h.sum(), 1))
     29.0
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(est, X, y, groups, sample_weight, plain="leverage")
     rows = FittedRows.of(given.fit, given.design)
     of_copies = rows.leverage if random_effects else rows.leverage_of_fixed_part
     return given.spread(np.asarray(of_copies / rows.copies))

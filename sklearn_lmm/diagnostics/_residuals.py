@@ -101,7 +101,7 @@ def residuals(
     0.99
     """
     data = (X, y, groups, sample_weight)
-    given = rows_of_fit(est, *data, with_errors=True)
+    given = rows_of_fit(est, *data, plain=None)
     return given.spread(residuals_of_rows(est, given, data, kind, random_effects))
 
 

@@ -59,7 +59,7 @@ def residual_series(
     ValueError
         As `residuals` and `read_series`.
     """
-    given = rows_of_fit(est, *data, with_errors=True)
+    given = rows_of_fit(est, *data, plain=None)
     r = residuals_of_rows(est, given, data, kind, random_effects)
     return given, r, read_series(est, given, data, time, series)
 

@@ -31,6 +31,8 @@ def bootstrap_statistics(
         If the smaller model's effects are not found in the larger by name, or
         there are too many.
     """
+    for est in (small, large):
+        refuse_errors(est, "likelihood_ratio_test(bootstrap=...)")
     small_fit, large_fit = fits
     restriction = _restriction(small, large)
     try:

@@ -92,7 +92,9 @@ def cluster_robust_covariance(
     >>> print(f"{robust.loc['Days', 'Days'] ** 0.5:.3f}")
     1.546
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(
+        est, X, y, groups, sample_weight, plain="cluster_robust_covariance"
+    )
     return _Robust(given, _clusterings(given, cluster, X), kind).covariance
 
 
@@ -147,7 +149,7 @@ def robust_table(
     (Intercept)   251.405      6.825  17.0     36.838      0.0
     Days           10.467      1.546  17.0      6.771      0.0
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(est, X, y, groups, sample_weight, plain="robust_table")
     names = [*map(str, est.fixed_effects_.index)]
     tests = pd.DataFrame(np.eye(len(names)), names, names)
     if L is not None:

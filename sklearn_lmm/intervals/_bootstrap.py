@@ -240,7 +240,7 @@ def bootstrap(
     """
     check_is_fitted(est)
     data = (X, y, groups, sample_weight)
-    design = rows_of_fit(est, *data, with_errors=True).design
+    design = rows_of_fit(est, *data, plain=None).design
     if est.fit_.perfect:
         raise ValueError(
             "The response is explained exactly: there is no residual variance, and "

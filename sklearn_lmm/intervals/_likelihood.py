@@ -43,7 +43,7 @@ def _errors_anywhere(est: Any, data: tuple[Any, ...]) -> FittedErrors:
             "method='wald' or the bootstrap."
         )
     if data[0] is not None:
-        design = rows_of_fit(est, *data, with_errors=True).design
+        design = rows_of_fit(est, *data, plain=None).design
         _, known = read_errors(est, est._layout, design, *data)
         return model_from_rows(design, known, est.fit_)
     if isinstance(errors.model, LocalErrors):

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._messages import messages
+from sklearn_lmm._residual_fit import has_unequal_errors
 from sklearn_lmm.diagnostics import icc, r_squared, residuals
 from sklearn_lmm.exceptions import StochasticFitWarning
 from sklearn_lmm.inference import coefficient_table
@@ -159,7 +160,7 @@ def _explained(est: Any) -> pd.Series[Any]:
     # Without any intercept the sums that the fit has kept tell no means; where
     # errors differ there is no one variance to divide by.
     means = roles.intercept or any(term.intercept for term in roles.terms)
-    unequal = est.fit_.errors is not None and est._errors.variances
+    unequal = has_unequal_errors(est)
     if est.fit_.perfect or unequal or not roles.terms or not means:
         return pd.Series(dtype=float)
     r2 = r_squared(est)

@@ -269,7 +269,7 @@ def augment(
     0   249.560  253.664  -4.104  0.229
     1   258.705  273.330 -14.625  0.170
     """
-    given = rows_of_fit(est, X, y, groups, sample_weight)
+    given = rows_of_fit(est, X, y, groups, sample_weight, plain="augment")
     hat = leverage(est, X, y, groups=groups, sample_weight=sample_weight)
     cook = cooks_distance(est, X, y, groups=groups, sample_weight=sample_weight)
     kept = given.positions
