@@ -29,6 +29,13 @@ class FactorLevels:
     parts: tuple[Levels, ...]
     keys: tuple[Levels, ...]
 
+    def texts(self) -> list[str]:
+        """Return the labels as text, "a:b" for a combination."""
+        return [
+            ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
+            for label in self.labels.tolist()
+        ]
+
     def match(self, columns: Sequence[Any]) -> IntArray:
         """Return the codes of rows, given the labels of every source.
 

@@ -155,14 +155,14 @@ def sparse_design(layout: Layout, rows: Rows) -> tuple[sparse.csr_array, list[st
     """Return Z (n, sum G q), term by term and level by level, with column names."""
     blocks, names = [], []
     for term, slopes in zip(layout.roles.terms, rows.slopes, strict=True):
-        labels = layout.factors[term.factor].labels
+        levels = layout.factors[term.factor].texts()
         codes = rows.codes[term.factor]
         assert codes is not None
-        blocks.append(_sparse_block(term, slopes, codes, len(labels)))
+        blocks.append(_sparse_block(term, slopes, codes, len(levels)))
         grouping = layout.roles.groupings[term.factor].name
         names += [
-            f"{coefficient} | {grouping}[{_text(label)}]"
-            for label in labels.tolist()
+            f"{coefficient} | {grouping}[{level}]"
+            for level in levels
             for coefficient in term.coefficients
         ]
     if not blocks:
@@ -206,10 +206,6 @@ def with_intercept(layout: Layout, rows: Rows) -> FloatArray | sparse.csr_array:
         parts = [sparse.csr_array(ones), rows.X]
         return sparse.csr_array(sparse.hstack(parts, format="csr"))
     return np.hstack([ones, rows.X])
-
-
-def _text(label: Any) -> str:
-    return ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def row_index(X: Any) -> pd.Index | None:

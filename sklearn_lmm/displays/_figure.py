@@ -107,11 +107,8 @@ def chosen_factor(estimator: Any, factor: str | None) -> tuple[int, str]:
 
 def level_texts(estimator: Any, factor: int) -> list[str]:
     """Return the labels of a factor's levels as text."""
-    labels = estimator._layout.factors[factor].labels.tolist()
-    return [
-        ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
-        for label in labels
-    ]
+    texts: list[str] = estimator._layout.factors[factor].texts()
+    return texts
 
 
 def row_labels(estimator: Any, X: Any, groups: Any, factor: int) -> Any:
