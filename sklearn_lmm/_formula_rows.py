@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils import check_consistent_length
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._labels import is_polars
+from sklearn_lmm._stacking import take
 from sklearn_lmm._types import BoolArray, IntArray
 
 
@@ -160,8 +161,8 @@ def complete_rows(
         raise ValueError("No row is left: each has missing values or weight 0.")
     return FormulaRows(
         X.iloc[rows].reset_index(drop=True),
-        None if y is None else _safe_indexing(y, rows),
-        None if groups is None else _safe_indexing(groups, rows),
+        take(y, rows),
+        take(groups, rows),
         None if sample_weight is None else np.asarray(sample_weight)[rows],
         rows,
         n_dropped,

@@ -32,7 +32,8 @@ from sklearn_lmm._labels import learn_levels
 from sklearn_lmm._numbering import Numbering
 from sklearn_lmm._residual_columns import residual_label_columns
 from sklearn_lmm._roles import Roles, assign_roles
-from sklearn_lmm._row_labels import NewLabels, fit_labels, rows_of
+from sklearn_lmm._row_labels import NewLabels, fit_labels
+from sklearn_lmm._stacking import take
 from sklearn_lmm._types import FloatArray, IntArray
 
 
@@ -235,7 +236,7 @@ def number_more(
     more = _read_more(estimator, roles, X, y, groups, sample_weight)
     table, labels, response, weights = more
     rows = _counting(weights)
-    factors = numbering.factors([rows_of(c, rows) for c in labels], rows)
+    factors = numbering.factors([take(c, rows) for c in labels], rows)
     return _assemble(roles, table, factors, response, weights)
 
 
@@ -335,7 +336,7 @@ def _learn_factors(
     roles: Roles, labels: Sequence[Any], rows: IntArray | None
 ) -> tuple[list[IntArray], tuple[FactorLevels, ...]]:
     learnt = [
-        learn_levels(rows_of(column, rows), source.name, rows)
+        learn_levels(take(column, rows), source.name, rows)
         for source, column in zip(roles.sources, labels, strict=True)
     ]
     codes, factors = [], []
@@ -351,7 +352,7 @@ def _unknown(name: str, columns: Sequence[Any], rows: IntArray) -> str:
     """Say which labels the fit has not seen."""
     # The first thousand rows name enough of them.
     parts = [
-        np.asarray(rows_of(column, rows[:1000]), dtype=object).tolist()
+        np.asarray(take(column, rows[:1000]), dtype=object).tolist()
         for column in columns
     ]
     labels = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))

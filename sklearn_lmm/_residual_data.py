@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sklearn_lmm._columns import Table
 from sklearn_lmm._groups import GroupColumns
 from sklearn_lmm._labels import Levels, learn_levels
+from sklearn_lmm._stacking import take
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 from sklearn_lmm.terms import Reference
 
@@ -31,18 +31,10 @@ class Columns:
         ValueError
             If there is no such column.
         """
-        group = self.in_groups(reference)
-        if group is not None:
-            column = group
-        else:
+        column = self.in_groups(reference)
+        if column is None:
             column = self.table.column(self.table.position(reference, role))
-        if self.rows is None:
-            return column
-        return (
-            column.iloc[self.rows]
-            if isinstance(column, pd.Series)
-            else column[self.rows]
-        )
+        return take(column, self.rows)
 
     def in_groups(self, reference: Reference) -> Any:
         """Return a column of the argument `groups`, None if it has none such."""

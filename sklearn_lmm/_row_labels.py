@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sklearn_lmm._columns import Table, listed
 from sklearn_lmm._groups import GroupColumns
 from sklearn_lmm._labels import first_difference
 from sklearn_lmm._roles import Roles, Source
-from sklearn_lmm._types import IntArray
+from sklearn_lmm._stacking import take
 
 
 def fit_labels(source: Source, table: Table, groups: GroupColumns | None) -> Any:
@@ -28,13 +27,6 @@ def fit_labels(source: Source, table: Table, groups: GroupColumns | None) -> Any
     given = groups.columns[source.group]
     _check_same(given, column, source.name)
     return given
-
-
-def rows_of(column: Any, rows: IntArray | None) -> Any:
-    """Return some rows of a column, all for None."""
-    if rows is None:
-        return column
-    return column.iloc[rows] if isinstance(column, pd.Series) else column[rows]
 
 
 class NewLabels:
@@ -104,7 +96,7 @@ def _check_same(given: Any, column: Any, name: str) -> None:
         return
     row = first_difference(given, column, name)
     if row is not None:
-        one, other = (rows_of(c, np.array([row])) for c in (given, column))
+        one, other = (take(c, np.array([row])) for c in (given, column))
         raise ValueError(
             f"The labels of {name!r} are given twice, in groups and as a column of "
             f"X, and differ: {_shown(one)} and {_shown(other)} in row {row}. "

@@ -1,4 +1,4 @@
-"""Rows of one table after those of another."""
+"""Some rows of a table, and the rows of one after those of another."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import _safe_indexing
 
 from sklearn_lmm._labels import is_polars
 from sklearn_lmm._types import IntArray
 
 
-def take(rows: Any, positions: IntArray) -> Any:
-    """Return some rows of a frame, series or array; None of None."""
-    if rows is None:
-        return None
-    if isinstance(rows, pd.DataFrame | pd.Series):
-        return rows.iloc[positions]
-    return (rows if is_polars(rows) else np.asarray(rows))[positions]
+def take(data: Any, rows: IntArray | None) -> Any:
+    """Return some rows of a frame, series, array or list, all for None; None of None.
+
+    rows : their positions
+    """
+    return data if data is None or rows is None else _safe_indexing(data, rows)
 
 
 def stacked(first: Any, second: Any) -> Any:

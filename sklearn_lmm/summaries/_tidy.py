@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._rows import rows_of_fit
+from sklearn_lmm._stacking import take
 from sklearn_lmm.diagnostics import cooks_distance, leverage
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.intervals import confidence_intervals, variance_parameters
@@ -277,9 +277,8 @@ def augment(
         y = est._layout.formula.rows(X, y, groups, sample_weight).y
     else:
         y = np.asarray(y, dtype=float)[kept]
-    rows = _safe_indexing(X, kept)
-    labels = None if groups is None else _safe_indexing(groups, kept)
-    parts = est.decompose(rows, labels)
+    rows = take(X, kept)
+    parts = est.decompose(rows, take(groups, kept))
     fitted = parts["total"].to_numpy()
     table = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(index=kept)
     return table.assign(
