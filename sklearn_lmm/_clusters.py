@@ -48,7 +48,7 @@ def clusters_of(given: FitRows, by: Any, X: Any) -> NamedClusters:
         if factor is not None:
             return of_factor(given, factor)
         if not isinstance(X, pd.DataFrame) or by not in X.columns:
-            names = [grouping.name for grouping in given.layout.roles.groupings]
+            names = given.layout.roles.factor_names
             raise ValueError(
                 f"{by!r} is neither a grouping factor of the model "
                 f"({listed(names) or 'it has none'}) nor a column of X; give one of "
@@ -79,7 +79,7 @@ def _top_factor(given: FitRows) -> int:
     top = outermost(given)
     if len(top) == 1:
         return top[0]
-    names = [given.layout.roles.groupings[f].name for f in top]
+    names = [given.layout.roles.factor_names[f] for f in top]
     found = f"its factors {listed(names)} are crossed" if names else "it has no factor"
     raise ValueError(
         f"The model has no grouping factor that contains all others: {found}. Say "

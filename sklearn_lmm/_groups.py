@@ -28,22 +28,22 @@ class GroupColumns:
         """Whether at least one column has a name."""
         return any(name is not None for name in self.names)
 
-    def factor_name(self, position: int) -> str:
-        """Return the name of a column, or one made up for it."""
-        name = self.names[position]
-        if name is not None:
-            return name
-        return "groups" if len(self.names) == 1 else f"groups{position}"
+    @property
+    def factor_names(self) -> list[str]:
+        """Names of the columns, made up for those without."""
+        if self.names == (None,):
+            return ["groups"]
+        return [f"groups{k}" if n is None else n for k, n in enumerate(self.names)]
 
     def position(self, factor: str) -> int | None:
         """Return where the labels of a factor are, if they are here.
 
         Labels of a single factor answer to "groups" as well.
         """
-        for position in range(len(self.names)):
-            if self.factor_name(position) == factor:
-                return position
-        return 0 if factor == "groups" and len(self.names) == 1 else None
+        names = self.factor_names
+        if factor in names:
+            return names.index(factor)
+        return 0 if factor == "groups" and len(names) == 1 else None
 
 
 def read_groups(groups: Any, n_rows: int) -> GroupColumns | None:

@@ -297,7 +297,7 @@ def default_groups(
         )
     if columns.groups is None:
         return np.zeros(n, dtype=np.intp)
-    if len(columns.groups.names) > 1:
-        names = map(columns.groups.factor_name, range(len(columns.groups.names)))
-        raise ValueError(f"{unsaid}, and groups has {listed(list(names))}: {cure}")
-    return columns.labels(columns.groups.factor_name(0), "residual")[0]
+    names = columns.groups.factor_names
+    if len(names) > 1:
+        raise ValueError(f"{unsaid}, and groups has {listed(names)}: {cure}")
+    return columns.labels(names[0], "residual")[0]

@@ -110,6 +110,11 @@ class Roles:
         """Names of the fixed effects, intercept first."""
         return [INTERCEPT] * self.intercept + [self.names[j] for j in self.fixed]
 
+    @property
+    def factor_names(self) -> list[str]:
+        """Names of the grouping factors."""
+        return [grouping.name for grouping in self.groupings]
+
     def coefficients(self, factor: int) -> list[str]:
         """Names of all coefficients that vary by a factor, term after term."""
         return [
@@ -127,7 +132,7 @@ class Roles:
         ValueError
             If a name is not that of a grouping factor.
         """
-        names = [grouping.name for grouping in self.groupings]
+        names = self.factor_names
         if isinstance(random_effects, bool):
             return set(range(len(names))) if random_effects else set()
         asked = [random_effects] if isinstance(random_effects, str) else random_effects
@@ -224,7 +229,7 @@ class _Resolver:
             return [tuple(self._source(part) for part in term.parts)]
         if self.groups is None:
             return []
-        names = map(self.groups.factor_name, range(len(self.groups.names)))
+        names = self.groups.factor_names
         return [(self._source(name, any_name=True),) for name in names]
 
     def _source(self, reference: Reference, any_name: bool = False) -> int:
@@ -246,7 +251,8 @@ class _Resolver:
         column = self.table.position(name, "random") if in_table else None
         if self.groups is not None and group is not None:
             any_name = any_name or name == "groups"
-            return Source(self.groups.factor_name(group), column, group, any_name)
+            name = self.groups.factor_names[group]
+            return Source(name, column, group, any_name)
         if column is None:
             raise ValueError(self._absent(name))
         return Source(name, column, None)
@@ -254,8 +260,7 @@ class _Resolver:
     def _absent(self, name: str) -> str:
         where = "there is no argument groups"
         if self.groups is not None:
-            names = map(self.groups.factor_name, range(len(self.groups.names)))
-            where = f"groups has {listed(list(names))}"
+            where = f"groups has {listed(self.groups.factor_names)}"
         absent = self.table.without(name)
         return f"random names the factor {name!r}, but {where}, and {absent}"
 

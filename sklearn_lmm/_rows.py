@@ -57,7 +57,7 @@ class FitRows:
 
     def factor(self, name: str) -> int | None:
         """Return the position of a grouping factor, None if there is no such."""
-        names = [grouping.name for grouping in self.layout.roles.groupings]
+        names = self.layout.roles.factor_names
         return names.index(name) if name in names else None
 
 

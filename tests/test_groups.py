@@ -36,7 +36,7 @@ def test_one_factor_answers_to_groups_and_to_its_own_name(groups, name):
     columns = read_groups(groups, 3)
     assert len(columns.columns) == 1
     assert list(columns.columns[0]) == LABELS
-    assert columns.factor_name(0) == name
+    assert columns.factor_names == [name]
     assert columns.named is (name != "groups")
     assert columns.position("groups") == columns.position(name) == 0
     assert columns.position("other") is None
@@ -45,7 +45,7 @@ def test_one_factor_answers_to_groups_and_to_its_own_name(groups, name):
 @pytest.mark.parametrize(("groups", "names"), TWO.values(), ids=TWO)
 def test_several_factors(groups, names):
     columns = read_groups(groups, 3)
-    assert [columns.factor_name(j) for j in range(2)] == names
+    assert columns.factor_names == names
     assert [columns.position(name) for name in names] == [0, 1]
     assert columns.position("groups") is None
     assert [list(column) for column in columns.columns] == [LABELS, LABELS]

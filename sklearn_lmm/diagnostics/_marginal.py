@@ -114,7 +114,7 @@ def _covariance(
 
 def _rows_of_group(layout: Layout, design: Design, group: Any) -> IntArray:
     """Return positions of the rows of one group."""
-    names = [grouping.name for grouping in layout.roles.groupings]
+    names = layout.roles.factor_names
     if not names:
         raise ValueError("This model has no grouping factor, and no group to look at.")
     factor, label = 0, group

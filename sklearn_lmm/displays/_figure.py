@@ -90,7 +90,7 @@ def chosen_factor(estimator: Any, factor: str | None) -> tuple[int, str]:
     ValueError
         If the model has no random effects, or no factor of that name.
     """
-    names = [grouping.name for grouping in estimator._layout.roles.groupings]
+    names: list[str] = estimator._layout.roles.factor_names
     if not names:
         raise ValueError(
             "The model has no random effects: there is nothing to show by group."

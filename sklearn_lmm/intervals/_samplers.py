@@ -128,7 +128,7 @@ def sampler_of(est: Any, design: Design, kind: str, unit: str | None) -> Sampler
 
 def _unit(layout: Layout, design: Design, unit: str | None) -> int:
     """Return the position of the factor whose levels are drawn."""
-    names = [grouping.name for grouping in layout.roles.groupings]
+    names = layout.roles.factor_names
     if unit is not None:
         if unit not in names:
             raise ValueError(
