@@ -77,7 +77,10 @@ class Table:
         if count == 1:
             return self.names.index(name)
         if count:
-            raise ValueError(f"{role} names {name!r}, but X has {count} such columns.")
+            raise ValueError(
+                f"{role} names {name!r}, but X has {count} such columns: rename all "
+                "but one."
+            )
         raise ValueError(f"{role} names {name!r}, but {self.without(name)}")
 
     def without(self, name: str) -> str:
@@ -88,11 +91,9 @@ class Table:
                 "DataFrame (in a pipeline: set_output(transform='pandas')), or give "
                 "the column's integer position."
             )
-        close = difflib.get_close_matches(name, self.names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         return (
             f"X has no such column (n_features = {len(self.names)}: "
-            f"{listed(self.names)}).{hint}"
+            f"{listed(self.names)}).{did_you_mean(name, self.names)}"
         )
 
     def matrix(self, positions: Sequence[int]) -> FloatArray | sparse.csr_array:
@@ -233,6 +234,12 @@ def listed(names: Sequence[str], quote: bool = True, limit: int = 8) -> str:
     """Return names as an enumeration, the long tail left out."""
     shown = [repr(name) if quote else name for name in names[:limit]]
     return ", ".join(shown + ["…"] * (len(names) > limit))
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """Return a question after the name that is most like one that is not there."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def read_table(

@@ -97,11 +97,11 @@ class Formula:
         ValueError
             If X is no frame, or lacks a column.
         """
-        text, X = self.parsed.text, without_arrow(X)
+        X = without_arrow(X)
         names = list(dict.fromkeys([*self.covariates, *self.labels]))
         empty = (set(without) & set(self.labels)) - set(self.covariates)
         wanted = [name for name in names if name not in empty]
-        check_present(wanted, X, text)
+        check_present(wanted, X, self.parsed.said)
         frame = take_columns(X, wanted)
         return frame.reindex(columns=names) if empty else frame
 
@@ -146,8 +146,8 @@ class Formula:
 
     def _ambiguous(self, name: str) -> str:
         return (
-            f"The formula {self.parsed.text!r} makes two different columns called "
-            f"{name!r}: rename the column of X."
+            f"{self.parsed.said} makes two different columns called {name!r}: rename "
+            "the column of X."
         )
 
     def rows(self, X: Any, y: Any, groups: Any, sample_weight: Any) -> FormulaRows:
@@ -236,10 +236,9 @@ def learn_formula(
     X = without_arrow(X)
     parsed = parse_formula(estimator.formula)
     used, groupings = _names_of(parsed)
-    check_present(
-        sorted(used if groups is not None else used | groupings), X, parsed.text
-    )
-    names = [n for n in column_names(X, parsed.text) if n in used | groupings]
+    wanted = used if groups is not None else used | groupings
+    check_present(sorted(wanted), X, parsed.said)
+    names = [n for n in column_names(X, parsed.said) if n in used | groupings]
     rows = _rows(parsed, names, X, y, groups, sample_weight, estimator.na_action)
     covariates = plain_covariates(rows.X[[name for name in names if name in used]])
     response = None
@@ -293,7 +292,7 @@ def _rows(
     if y is None and parsed.response:
         names += sorted(names_in(_arithmetic(parsed.response)))
     names = list(dict.fromkeys(names))
-    check_present(names, X, parsed.text)
+    check_present(names, X, parsed.said)
     data = take_columns(X, names)
     return complete_rows(data, y, groups, sample_weight, na_action)
 

@@ -48,6 +48,11 @@ class ParsedFormula(NamedTuple):
     offsets: tuple[str, ...]
     bars: tuple[BarTerm, ...]
 
+    @property
+    def said(self) -> str:
+        """The formula, as the subject of a message."""
+        return f"The formula {self.text!r}"
+
 
 def parse_formula(text: str) -> ParsedFormula:
     """Take a formula apart; ^ becomes Python's **.

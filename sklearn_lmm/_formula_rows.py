@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_consistent_length
 
-from sklearn_lmm._columns import listed
+from sklearn_lmm._columns import did_you_mean, listed
 from sklearn_lmm._labels import is_polars
 from sklearn_lmm._stacking import take
 from sklearn_lmm._types import BoolArray, IntArray
@@ -37,8 +36,8 @@ class FormulaRows(NamedTuple):
         return self.X, self.y, self.groups, self.sample_weight
 
 
-def column_names(X: Any, text: str) -> list[Any]:
-    """Return the names of the columns of X.
+def column_names(X: Any, who: str) -> list[Any]:
+    """Return the names of the columns of X; `who` wants them, for the error.
 
     Raises
     ------
@@ -48,30 +47,31 @@ def column_names(X: Any, text: str) -> list[Any]:
     if isinstance(X, pd.DataFrame) or (is_polars(X) and hasattr(X, "columns")):
         return list(X.columns)
     raise ValueError(
-        f"The formula {text!r} names columns, so X must be a DataFrame (pandas or "
-        f"polars); got {type(X).__name__}."
+        f"{who} names columns, so X must be a DataFrame (pandas or polars); got "
+        f"{type(X).__name__}."
     )
 
 
-def check_present(wanted: Iterable[str], X: Any, text: str) -> None:
-    """Refuse an X that lacks a column, or has two of the name.
+def check_present(wanted: Iterable[str], X: Any, who: str) -> None:
+    """Refuse an X that lacks a column which `who` wants, or has two of the name.
 
     Raises
     ------
     ValueError
         With the columns that there are, and one of a similar name.
     """
-    names = column_names(X, text)
+    names = column_names(X, who)
     for name in wanted:
         if names.count(name) > 1:
-            raise ValueError(f"X has {names.count(name)} columns named {name!r}.")
+            raise ValueError(
+                f"{who} needs the column {name!r}, but X has {names.count(name)} "
+                f"columns named {name!r}: rename all but one."
+            )
         if name not in names:
             known = [str(other) for other in names]
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"The formula {text!r} needs the column {name!r}, but X has no such "
-                f"column ({listed(known)}).{hint}"
+                f"{who} needs the column {name!r}, but there is no such column "
+                f"({listed(known)}).{did_you_mean(name, known)}"
             )
 
 

@@ -59,7 +59,9 @@ def read_groups(groups: Any, n_rows: int) -> GroupColumns | None:
     names, columns = _split(groups)
     known = [name for name in names if name is not None]
     if len(set(known)) < len(known):
-        raise ValueError(f"groups has two columns of one name: {known}.")
+        raise ValueError(
+            f"groups has two columns of one name: {known}. Rename one of them."
+        )
     for column in columns:
         if len(column) != n_rows:
             raise ValueError(

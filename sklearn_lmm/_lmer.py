@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn_lmm._columns import without_arrow
 from sklearn_lmm._formula_rows import check_present
 from sklearn_lmm._regressor import MixedEffectsRegressor
 
@@ -58,7 +59,8 @@ def lmer(
     {'(Intercept)': 251.405, 'Days': 10.467}
     """
     if isinstance(weights, str):
-        check_present([weights], data, formula)
+        data = without_arrow(data)
+        check_present([weights], data, f"weights={weights!r}")
         weights = data[weights]
     model = MixedEffectsRegressor(
         formula=formula,

@@ -377,7 +377,9 @@ def test_weights_of_lmer_are_precisions():
     by_value = lmer(FORMULA, SLEEP, weights=SLEEP["w"].to_numpy(), solver="lbfgs")
     assert by_name.log_likelihood_ == pytest.approx(by_value.log_likelihood_, rel=1e-10)
     assert by_value.solver_ == "lbfgs"
-    with pytest.raises(ValueError, match="needs the column 'v'"):
+    table = lmer(FORMULA, pyarrow.Table.from_pandas(SLEEP), weights="w")
+    assert table.log_likelihood_ == by_name.log_likelihood_
+    with pytest.raises(ValueError, match=r"^weights='v' needs .*no such column"):
         lmer(FORMULA, SLEEP, weights="v")
 
 
