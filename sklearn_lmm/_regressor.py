@@ -285,7 +285,7 @@ class MixedEffectsRegressor(PredictsMixin, UpdatesMixin, RegressorMixin, BaseEst
         self.sigma_ = result.sigma
         self.residual_parameters_ = residual_parameters(self._errors, result)
         self.theta_ = result.theta
-        self.log_likelihood_ = -0.5 * result.criterion
+        self.log_likelihood_ = result.log_likelihood
         self.n_iter_ = max(1, result.n_iter)
         self.converged_ = result.converged
         self.singular_ = result.singular

@@ -107,7 +107,7 @@ def _one_level(Z: sparse.csr_array, q: int) -> tuple[IntArray, FloatArray] | Non
 def _by_projection(
     fit: LMMFit, X: FloatArray, Z: tuple[sparse.csr_array, ...]
 ) -> FloatArray:
-    point = fit.model().at(fit.theta_standardized)
+    point = fit.point()
     statistics = point.criterion.statistics
     R = statistics.columns.map()[:-1, :-1]
     maps = factor_maps(statistics)

@@ -118,6 +118,21 @@ class LMMFit:
         return int(self.kept.sum()) + of_variances
 
     @property
+    def log_likelihood(self) -> float:
+        """The logarithm of the maximised likelihood, restricted under REML."""
+        return -0.5 * self.criterion
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, of the likelihood that was maximised."""
+        return self.criterion + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's information criterion, with the number of rows for n."""
+        return self.criterion + float(np.log(self.n_obs)) * self.n_parameters
+
+    @property
     def row_statistics(self) -> CrossProducts:
         """The cross-products of the rows as they are, whatever their errors."""
         return self.statistics if self.errors is None else self.errors.plain

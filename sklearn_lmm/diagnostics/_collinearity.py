@@ -108,7 +108,7 @@ def condition_numbers(est: Any) -> pd.Series[float]:
     """
     check_is_fitted(est)
     fit: LMMFit = est.fit_
-    point = fit.model().at(fit.theta_standardized)
+    point = fit.point()
     statistics = point.criterion.statistics
     to_user = np.linalg.inv(statistics.columns.map()[:-1, :-1])
     grams = {
@@ -123,7 +123,7 @@ def _correlation(fit: LMMFit) -> FloatArray:
     """Return the correlations of the estimates."""
     covariance = fit.beta_covariance[np.ix_(fit.kept, fit.kept)]
     if fit.perfect:
-        root = fit.model().at(fit.theta_standardized).inverse_R_X
+        root = fit.point().inverse_R_X
         covariance = root @ root.T
     spread = np.sqrt(np.diag(covariance))
     return np.asarray(covariance / np.outer(spread, spread))

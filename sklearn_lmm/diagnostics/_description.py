@@ -198,7 +198,7 @@ def effective_df(est: Any) -> float:
     28.6116
     """
     check_is_fitted(est)
-    return effective_parameters(est.fit_.model().at(est.fit_.theta_standardized))
+    return effective_parameters(est.fit_.point())
 
 
 def variance_function(

@@ -52,14 +52,13 @@ def information_criteria(est: Any) -> pd.Series:
     """
     check_is_fitted(est)
     fit, k = est.fit_, est.fit_.n_parameters
-    aic = fit.criterion + 2.0 * k
     room = fit.n_obs - k - 1
     values = {
-        "log_likelihood": -0.5 * fit.criterion,
+        "log_likelihood": fit.log_likelihood,
         "n_parameters": float(k),
-        "aic": aic,
-        "aicc": aic + 2.0 * k * (k + 1) / room if room > 0 else np.nan,
-        "bic": fit.criterion + k * np.log(fit.n_obs),
+        "aic": fit.aic,
+        "aicc": fit.aic + 2.0 * k * (k + 1) / room if room > 0 else np.nan,
+        "bic": fit.bic,
         "conditional_aic": _conditional_aic(fit),
     }
     return pd.Series(values)
@@ -70,6 +69,6 @@ def _conditional_aic(fit: LMMFit) -> float:
         return -np.inf
     if fit.errors is not None:
         return np.nan
-    point = fit.model().at(fit.theta_standardized)
+    point = fit.point()
     _, rho = effective_parameters(point)
     return conditional_deviance(point, fit.weights == "frequency") + 2.0 * (rho + 1.0)

@@ -158,7 +158,7 @@ class FixedPart:
     def _point(self) -> Point:
         fit = self._fit()
         assert fit is not None
-        return fit.model().at(fit.theta_standardized)
+        return fit.point()
 
 
 _KNOWN: WeakKeyDictionary[LMMFit, FixedPart] = WeakKeyDictionary()

@@ -16,7 +16,7 @@ from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.smaller import fit_again
 from sklearn_lmm.inference._bootstrap import bootstrap_statistics
 from sklearn_lmm.inference._nesting import check_same_rows, variances_at_zero
-from sklearn_lmm.inference._ratio import check_boundary, tail
+from sklearn_lmm.inference._ratio import check_boundary, ratio, tail
 
 ROUNDING = 1e-7
 """Likelihood-ratio statistics closer than this are equal."""
@@ -88,7 +88,9 @@ def likelihood_ratio_test(
     1             6  1763.94      42.14   2  chi2(1), chi2(2)
     """
     if len(ests) < 2:
-        raise ValueError("A likelihood-ratio test compares two models or more.")
+        raise ValueError(
+            f"A likelihood-ratio test compares two models or more; got {len(ests)}."
+        )
     check_boundary(boundary)
     for est in ests:
         check_is_fitted(est)
@@ -138,12 +140,12 @@ def _by_ml(est: Any) -> LMMFit:
 
 def _line(est: Any, fit: LMMFit) -> dict[str, Any]:
     """Return what a row says of a model alone."""
-    k, method = fit.n_parameters, "reml" if fit.reml else "ml"
+    method = "reml" if fit.reml else "ml"
     return {
-        "n_parameters": k,
-        "log_likelihood": -0.5 * fit.criterion,
-        "aic": fit.criterion + 2 * k,
-        "bic": fit.criterion + k * np.log(fit.n_obs),
+        "n_parameters": fit.n_parameters,
+        "log_likelihood": fit.log_likelihood,
+        "aic": fit.aic,
+        "bic": fit.bic,
         "statistic": np.nan,
         "df": 0,
         "p_value": np.nan,
@@ -163,10 +165,7 @@ class _Pair:
         self, variances: int, boundary: str, bootstrap: int, rng: np.random.Generator
     ) -> dict[str, Any]:
         """Return the test of the smaller model, and what it rests on."""
-        small, large = self.fits
-        # Below 0 by rounding only, or where a search ended too early.
-        statistic = max(small.criterion - large.criterion, 0.0)
-        df = large.n_parameters - small.n_parameters
+        statistic, df = ratio(*self.fits)
         test = {"statistic": statistic, "df": df}
         if bootstrap:
             drawn = bootstrap_statistics(*self.ests, self.fits, bootstrap, rng)

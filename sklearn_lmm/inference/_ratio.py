@@ -27,6 +27,13 @@ def check_boundary(boundary: Any) -> None:
         )
 
 
+def ratio(small: LMMFit, large: LMMFit) -> tuple[float, int]:
+    """Return the likelihood-ratio statistic, and the difference in parameters."""
+    # Below 0 by rounding only, or where a search ended too early.
+    statistic = max(small.criterion - large.criterion, 0.0)
+    return statistic, large.n_parameters - small.n_parameters
+
+
 def tail(statistic: float, df: int, one_variance: bool) -> float:
     """Return the p-value of a likelihood-ratio statistic.
 
@@ -49,16 +56,11 @@ def row(
     fit: LMMFit, full: LMMFit | None = None, mixture: bool = False
 ) -> dict[str, Any]:
     """Return a line of a table of models, compared with a larger one if given."""
-    k = fit.n_parameters
-    statistic, df = np.nan, 0
-    if full is not None:
-        # Below 0 by rounding only, or where a search ended too early.
-        statistic = max(fit.criterion - full.criterion, 0.0)
-        df = full.n_parameters - k
+    statistic, df = (np.nan, 0) if full is None else ratio(fit, full)
     return {
-        "n_parameters": k,
-        "log_likelihood": -0.5 * fit.criterion,
-        "aic": fit.criterion + 2 * k,
+        "n_parameters": fit.n_parameters,
+        "log_likelihood": fit.log_likelihood,
+        "aic": fit.aic,
         "statistic": statistic,
         "df": df,
         "p_value": tail(statistic, df, mixture),

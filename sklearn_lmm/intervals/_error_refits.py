@@ -73,7 +73,7 @@ class ErrorRefits:
 
     def _values(self, result: LMMFit) -> FloatArray:
         assert result.errors is not None
-        point = result.model().at(result.theta_standardized)
+        point = result.point()
         others = [p.variance for p in all_parameters(self.est) if p.variance]
         values, _ = values_and_gradient(point, others)
         own = result.errors.values[result.errors.estimated]

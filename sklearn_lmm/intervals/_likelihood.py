@@ -31,7 +31,7 @@ def likelihood_optimum(est: Any, data: tuple[Any, ...]) -> Point:
         fit = fit_statistics(
             fit.statistics, fit.kept, reml=False, weights=fit.weights, tol=est.tol
         )
-    return fit.model().at(fit.theta_standardized)
+    return fit.point()
 
 
 def _errors_anywhere(est: Any, data: tuple[Any, ...]) -> FittedErrors:

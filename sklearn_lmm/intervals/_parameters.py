@@ -125,7 +125,7 @@ def estimates(est: Any) -> VarianceEstimates:
         k = len(parameters)
         values = np.append(np.full(k - 1, np.nan), 0.0)
         return VarianceEstimates(values, np.full(k, np.nan), np.zeros(k, dtype=bool))
-    return variance_estimates(fit.model().at(fit.theta_standardized), parameters)
+    return variance_estimates(fit.point(), parameters)
 
 
 def reasons(est: Any, found: VarianceEstimates) -> list[str]:

@@ -313,7 +313,7 @@ def _estimate(est: Any, parameter: Parameter) -> float:
         return 0.0 if parameter.kind == "sigma" else np.nan
     if parameter.kind == "error":
         return float(est.fit_.errors.values[parameter.position])
-    point = est.fit_.model().at(est.fit_.theta_standardized)
+    point = est.fit_.point()
     assert parameter.variance is not None
     (value,), _ = values_and_gradient(point, [parameter.variance])
     return float(value)

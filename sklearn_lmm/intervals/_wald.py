@@ -107,7 +107,7 @@ def _of_errors(est: Any) -> pd.DataFrame:
 def _errors_of_errors(est: Any) -> FloatArray:
     """Return standard errors of the parameters of a residual structure."""
     fit = est.fit_
-    point = fit.model().at(fit.theta_standardized)
+    point = fit.point()
     return error_parameter_errors(point, fit.errors.jacobian)
 
 
@@ -181,7 +181,7 @@ def _satterthwaite(est: Any) -> FloatArray | None:
     fit = est.fit_
     if fit.perfect:
         return None
-    point = fit.model().at(fit.theta_standardized)
+    point = fit.point()
     units = point.criterion.statistics.columns.map()[:-1, :-1]
     df = Satterthwaite(point)
     return np.array([df.one(row) for row in units @ point.inverse_R_X])

@@ -101,14 +101,13 @@ def criteria(est: Any) -> pd.Series[Any]:
     fit = est.fit_
     if fit.reml:
         return pd.Series({"REMLcrit": fit.criterion})
-    k = fit.n_parameters
     return pd.Series(
         {
-            "AIC": fit.criterion + 2.0 * k,
-            "BIC": fit.criterion + np.log(fit.n_obs) * k,
-            "logLik": -0.5 * fit.criterion,
+            "AIC": fit.aic,
+            "BIC": fit.bic,
+            "logLik": fit.log_likelihood,
             "deviance": fit.criterion,
-            "df.resid": fit.n_obs - k,
+            "df.resid": fit.n_obs - fit.n_parameters,
         }
     )
 

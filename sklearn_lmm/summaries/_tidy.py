@@ -217,16 +217,16 @@ def glance(est: Any) -> pd.DataFrame:
     0   180  25.59  1755.63   1743.63
     """
     check_is_fitted(est)
-    fit, k = est.fit_, est.fit_.n_parameters
+    fit = est.fit_
     whole = float(fit.n_obs).is_integer()
     columns = {
         "nobs": int(fit.n_obs) if whole else fit.n_obs,
         "sigma": fit.sigma,
-        "logLik": -0.5 * fit.criterion,
-        "AIC": fit.criterion + 2.0 * k,
-        "BIC": fit.criterion + np.log(fit.n_obs) * k,
+        "logLik": fit.log_likelihood,
+        "AIC": fit.aic,
+        "BIC": fit.bic,
         "REMLcrit" if fit.reml else "deviance": fit.criterion,
-        "df.residual": fit.n_obs - k,
+        "df.residual": fit.n_obs - fit.n_parameters,
     }
     return pd.DataFrame(columns, index=[0])
 
