@@ -232,7 +232,8 @@ def profile(
     shown = progress(chosen, description="profiles")
     curves = tuple(_curve(est, optimum, parameter, furthest) for parameter in shown)
     names = [parameter.name for parameter in chosen]
-    estimates = [_estimate(est, parameter) for parameter in chosen]
+    point = None if est.fit_.perfect else est.fit_.point()
+    estimates = [_estimate(est, point, parameter) for parameter in chosen]
     return Profile(
         frame=_frame(curves),
         estimates=pd.Series(estimates, names, float, name="estimate"),
@@ -306,14 +307,14 @@ def _hold_variance(est: Any, optimum: Point, parameter: Parameter) -> Held | str
         )
 
 
-def _estimate(est: Any, parameter: Parameter) -> float:
+def _estimate(est: Any, point: Point | None, parameter: Parameter) -> float:
+    """Return the estimate of the fit, of which `point` is None if it is perfect."""
     if parameter.kind == "fixed":
         return float(est.fixed_effects_.iloc[parameter.position])
-    if est.fit_.perfect:
+    if point is None:
         return 0.0 if parameter.kind == "sigma" else np.nan
     if parameter.kind == "error":
         return float(est.fit_.errors.values[parameter.position])
-    point = est.fit_.point()
     assert parameter.variance is not None
     (value,), _ = values_and_gradient(point, [parameter.variance])
     return float(value)
