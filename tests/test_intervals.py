@@ -234,6 +234,9 @@ def test_unidentified_term_says_so():
         table = confidence_intervals(est, method=method)
         assert "nothing" in table.loc["sd((Intercept) | all)", "note"]
         assert (table["note"].drop("sd((Intercept) | all)") == "").all()
+    table = confidence_intervals(est, parameters="fixed", df="satterthwaite")
+    assert table["lower"].isna().to_dict() == {"(Intercept)": True, "Days": False}
+    assert "degrees of freedom" in table.loc["(Intercept)", "note"]
 
 
 def test_names_and_messages():

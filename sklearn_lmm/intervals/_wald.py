@@ -11,8 +11,8 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from sklearn_lmm._engine.information import error_parameter_errors
-from sklearn_lmm._engine.satterthwaite import Satterthwaite
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm.inference._fixed_part import fixed_part
 from sklearn_lmm.intervals._parameters import (
     PERFECT,
     Parameter,
@@ -176,15 +176,10 @@ def _error_row(est: Any, j: int, half: float) -> tuple[float, float, float, str]
     return value, low + span * float(lower), low + span * float(upper), ""
 
 
-def _satterthwaite(est: Any) -> FloatArray | None:
+def _satterthwaite(est: Any) -> FloatArray:
     """Return the degrees of freedom of every fixed effect."""
-    fit = est.fit_
-    if fit.perfect:
-        return None
-    point = fit.point()
-    units = point.criterion.statistics.columns.map()[:-1, :-1]
-    df = Satterthwaite(point)
-    return np.array([df.one(row) for row in units @ point.inverse_R_X])
+    part = fixed_part(est, "satterthwaite")
+    return np.array([part.df(row, "satterthwaite") for row in np.eye(len(part.names))])
 
 
 def _ends(kind: str, value: float, half: float) -> tuple[float, float]:
