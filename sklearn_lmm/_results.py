@@ -56,6 +56,7 @@ def factor_frames(
 
 
 def level_index(layout: Layout, factor: int) -> pd.Index:
+    """Return the levels of a factor; for an interaction with a column for each part."""
     grouping = layout.roles.groupings[factor]
     labels = layout.factors[factor].labels
     if len(grouping.parts) == 1:
@@ -96,11 +97,15 @@ def fixed_part(layout: Layout, fit: LMMFit, rows: Rows) -> FloatArray:
 
 def predicted(layout: Layout, fit: LMMFit, rows: Rows) -> FloatArray:
     """Return the prediction of rows, with the effects whose labels were read."""
-    # A fresh array, so that the effects can be added in place.
-    prediction = fixed_part(layout, fit, rows)
-    for effect in contributions(layout, fit, rows).values():
-        prediction += effect
-    return prediction
+    parts = contributions(layout, fit, rows)
+    return _total(fixed_part(layout, fit, rows), parts)
+
+
+def _total(fixed: FloatArray, parts: dict[str, FloatArray]) -> FloatArray:
+    """Return the sum; `fixed` is used up."""
+    for effect in parts.values():
+        fixed += effect
+    return fixed
 
 
 def decomposed(
@@ -120,9 +125,9 @@ def decomposed(
             f"decompose has columns 'fixed' and 'total' of its own, but there is a "
             f"grouping factor named {min(taken)!r}: rename that column and fit again."
         )
-    frame = pd.DataFrame({"fixed": fixed_part(layout, fit, rows)} | parts, index=index)
-    frame["total"] = predicted(layout, fit, rows)
-    return frame
+    fixed = fixed_part(layout, fit, rows)
+    total = _total(fixed.copy(), parts)
+    return pd.DataFrame({"fixed": fixed, **parts, "total": total}, index=index)
 
 
 def contributions(layout: Layout, fit: LMMFit, rows: Rows) -> dict[str, FloatArray]:
