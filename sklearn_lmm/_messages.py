@@ -96,9 +96,7 @@ def messages(roles: Roles, fit: LMMFit, solver: str = "auto") -> Iterator[Messag
 
 
 def _dropped(roles: Roles, fit: LMMFit) -> str:
-    names = [
-        name for name, kept in zip(roles.fixed_names, fit.kept, strict=True) if not kept
-    ]
+    names = roles.fixed_where(~fit.kept)
     depend, were = ("depends", "was") if len(names) == 1 else ("depend", "were")
     return (
         f"The fixed part is rank deficient: {listed(names)} {depend} linearly on "

@@ -12,6 +12,7 @@ from typing import Any
 from sklearn_lmm._columns import Table, listed
 from sklearn_lmm._formula import Formula
 from sklearn_lmm._groups import GroupColumns
+from sklearn_lmm._types import BoolArray
 from sklearn_lmm.covariance import Covariance
 from sklearn_lmm.terms import (
     RandomEffect,
@@ -109,6 +110,10 @@ class Roles:
     def fixed_names(self) -> list[str]:
         """Names of the fixed effects, intercept first."""
         return [INTERCEPT] * self.intercept + [self.names[j] for j in self.fixed]
+
+    def fixed_where(self, which: BoolArray) -> list[str]:
+        """Names of some fixed effects, such as those that were kept."""
+        return [name for name, yes in zip(self.fixed_names, which, strict=True) if yes]
 
     @property
     def factor_names(self) -> list[str]:

@@ -95,7 +95,7 @@ def _labels(est: Any, roles: Roles, fit: LMMFit) -> Iterator[Finding]:
 
 
 def _rank(est: Any, roles: Roles, fit: LMMFit) -> Iterator[Finding]:
-    names = np.array(roles.fixed_names, dtype=object)[~fit.kept].tolist()
+    names = roles.fixed_where(~fit.kept)
     if names:
         yield Finding(
             "note",

@@ -179,8 +179,8 @@ def _refuse_unknown(given: Any, names: list[str], dropped: list[str]) -> None:
 
 def dropped_names(est: Any) -> list[str]:
     """Return the names of the fixed effects that X does not determine."""
-    names = np.array(est._layout.roles.fixed_names, dtype=object)
-    return [*map(str, names[~est.fit_.kept])]
+    names: list[str] = est._layout.roles.fixed_where(~est.fit_.kept)
+    return names
 
 
 def _right_side(rhs: Any, q: int) -> FloatArray:
