@@ -245,8 +245,15 @@ def test_names_and_messages():
     assert list(table.index) == ["Days", "sigma"]
     with pytest.raises(ValueError, match=r"no parameter 'days'.*'Days'"):
         confidence_intervals(est, parameters="days")
-    with pytest.raises(ValueError, match="for method='bootstrap'"):
-        confidence_intervals(est, n_resamples=10)
+    for method, options in {
+        "wald": {"n_resamples": 10},
+        "profile": {"X": [[1.0]], "n_resamples": 10},
+    }.items():
+        message = f"'{method}' does not take n_resamples: .* for method='bootstrap'"
+        with pytest.raises(ValueError, match=message):
+            confidence_intervals(est, method=method, **options)
+    with pytest.raises(ValueError, match="'bootstrap' needs the rows of the fit"):
+        confidence_intervals(est, method="bootstrap")
     with pytest.raises(ValueError, match="coverage"):
         confidence_intervals(est, coverage=1.0)
     with pytest.raises(ValueError, match="between 0 and 1"):

@@ -92,11 +92,14 @@ def confidence_intervals(
     """
     chosen = chosen_parameters(est, parameters)
     given = set(options) | {k for k, v in (("X", X), ("y", y)) if v is not None}
-    if given - _TAKEN.get(method, given):
+    others = sorted(given - _TAKEN.get(method, given))
+    if others:
         raise ValueError(
-            f"method={method!r} takes neither X, y nor {sorted(options)}: they are for "
-            "method='bootstrap'."
+            f"method={method!r} does not take {', '.join(others)}: leave out what is "
+            "for method='bootstrap'."
         )
+    if method == "bootstrap" and X is None:
+        raise ValueError("method='bootstrap' needs the rows of the fit: give X and y.")
     if method == "wald":
         return wald_intervals(est, chosen, coverage, df)
     if method == "profile":
