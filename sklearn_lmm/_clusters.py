@@ -31,10 +31,11 @@ class NamedClusters:
     clusters: Clusters
 
 
-def clusters_of(given: FitRows, by: Any, X: Any) -> NamedClusters:
+def clusters_of(given: FitRows, by: Any, X: Any, argument: str) -> NamedClusters:
     """Return the clusters of rows by a factor's name, a column's name, or labels.
 
-    None stands for the grouping factor within whose levels all others lie.
+    by : None stands for the grouping factor within whose levels all others lie
+    argument : what the user knows `by` by
 
     Raises
     ------
@@ -50,12 +51,12 @@ def clusters_of(given: FitRows, by: Any, X: Any) -> NamedClusters:
         if not isinstance(X, pd.DataFrame) or by not in X.columns:
             names = given.layout.roles.factor_names
             raise ValueError(
-                f"{by!r} is neither a grouping factor of the model "
+                f"{argument}={by!r} is neither a grouping factor of the model "
                 f"({listed(names) or 'it has none'}) nor a column of X; give one of "
                 "these, or one label for each row."
             )
         by = X[by]
-    return _of_labels(given, by)
+    return _of_labels(given, by, argument)
 
 
 def of_factor(given: FitRows, factor: int) -> NamedClusters:
@@ -87,10 +88,13 @@ def _top_factor(given: FitRows) -> int:
     )
 
 
-def _of_labels(given: FitRows, by: Any) -> NamedClusters:
-    columns = read_groups(by, given.n_rows)
+def _of_labels(given: FitRows, by: Any, argument: str) -> NamedClusters:
+    columns = read_groups(by, given.n_rows, argument)
     if columns is None or len(columns.columns) != 1:
-        raise ValueError("Give one label for each row, not several columns of them.")
+        raise ValueError(
+            f"{argument} has {0 if columns is None else len(columns.columns)} columns: "
+            "give one label for each row."
+        )
     name = columns.names[0] or "cluster"
     codes, levels = learn_levels(columns.columns[0], name)
     used, codes = np.unique(codes[given.positions], return_inverse=True)

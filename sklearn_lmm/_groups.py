@@ -46,8 +46,12 @@ class GroupColumns:
         return 0 if factor == "groups" and len(names) == 1 else None
 
 
-def read_groups(groups: Any, n_rows: int) -> GroupColumns | None:
+def read_groups(
+    groups: Any, n_rows: int, argument: str = "groups"
+) -> GroupColumns | None:
     """Split `groups` into columns; None if there is none.
+
+    argument : what the user knows it by
 
     Raises
     ------
@@ -56,16 +60,16 @@ def read_groups(groups: Any, n_rows: int) -> GroupColumns | None:
     """
     if groups is None:
         return None
-    names, columns = _split(groups)
+    names, columns = _split(groups, argument)
     known = [name for name in names if name is not None]
     if len(set(known)) < len(known):
         raise ValueError(
-            f"groups has two columns of one name: {known}. Rename one of them."
+            f"{argument} has two columns of one name: {known}. Rename one of them."
         )
     for column in columns:
         if len(column) != n_rows:
             raise ValueError(
-                f"groups has {len(column)} rows, but X has {n_rows}: "
+                f"{argument} has {len(column)} rows, but X has {n_rows}: "
                 "one label is needed for each row."
             )
     if not columns:
@@ -74,7 +78,7 @@ def read_groups(groups: Any, n_rows: int) -> GroupColumns | None:
     return GroupColumns(tuple(names), tuple(columns), framed)
 
 
-def _split(groups: Any) -> tuple[list[str | None], list[Any]]:
+def _split(groups: Any, argument: str) -> tuple[list[str | None], list[Any]]:
     if isinstance(groups, pd.DataFrame):
         columns = [groups.iloc[:, j] for j in range(groups.shape[1])]
         return [_name(name) for name in groups.columns], columns
@@ -88,10 +92,11 @@ def _split(groups: Any) -> tuple[list[str | None], list[Any]]:
     if values.ndim == 1:
         return [None], [values]
     if values.ndim != 2:
+        hint = " (A column of X that holds labels is named in `random`.)"
+        hint *= argument == "groups"
         raise ValueError(
-            f"groups has {values.ndim} dimensions; expected one label for each row, "
-            "or a column of labels for each factor. (A column of X that holds labels "
-            "is named in `random`.)"
+            f"{argument} has {values.ndim} dimensions; expected one label for each "
+            f"row, or a column of labels for each factor.{hint}"
         )
     return [None] * values.shape[1], list(values.T)
 

@@ -187,11 +187,11 @@ def test_what_cannot_be_grouped_is_refused():
         influence(crossed, X, Y)
     with pytest.raises(ValueError, match=r"neither a grouping factor .* nor a column"):
         influence(crossed, X, Y, by="village")
-    with pytest.raises(ValueError, match="one label for each row"):
+    with pytest.raises(ValueError, match="by has 2 columns: give one label for each"):
         influence(crossed, X, Y, by=X[["school", "town"]])
     with pytest.raises(ValueError, match="it has no factor"):
         influence(fit([], NUMERIC), NUMERIC, Y)
-    with pytest.raises(ValueError, match="groups has 3 rows"):
+    with pytest.raises(ValueError, match="by has 3 rows"):
         influence(crossed, X, Y, by=[1, 2, 3])
     with pytest.raises(ValueError, match="for groups of rows"):
         cooks_distance(crossed, X, Y, refit="exact")

@@ -104,8 +104,10 @@ def cluster_independence(
     given = rows_of_fit(est, X, y, groups, sample_weight, plain="cluster_independence")
     if given.fit.perfect:
         raise ValueError("y is explained exactly: there are no residuals to compare.")
-    named = clusters_of(given, cluster, X)
-    other = None if across is None else clusters_of(given, across, X)
+    named = clusters_of(given, cluster, X, "cluster")
+    other = None
+    if across is not None:
+        other = clusters_of(given, across, X, "across")
     rows = FittedRows.of(given.fit, given.design)
     if isinstance(order, str):
         columns = row_columns(est, given.layout, X, y, groups, sample_weight)

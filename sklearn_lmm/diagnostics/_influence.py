@@ -93,7 +93,7 @@ def influence(
     -0.79
     """
     given = rows_of_fit(est, X, y, groups, sample_weight, plain="influence")
-    named = clusters_of(given, by, X)
+    named = clusters_of(given, by, X, "by")
     return changes_without(given, named, refit, steps)
 
 
@@ -150,7 +150,7 @@ def cooks_distance(
     """
     given = rows_of_fit(est, X, y, groups, sample_weight, plain="cooks_distance")
     if by is not None:
-        named = clusters_of(given, by, X)
+        named = clusters_of(given, by, X, "by")
         return changes_without(given, named, refit, steps)["cooks_distance"]
     if refit is not None:
         raise ValueError(

@@ -215,7 +215,8 @@ def _clusterings(given: FitRows, cluster: Any, X: Any) -> list[NamedClusters]:
             )
         return [of_factor(given, factor) for factor in factors]
     names = isinstance(cluster, list | tuple) and _all_names(given, cluster, X)
-    return [clusters_of(given, c, X) for c in (cluster if names else [cluster])]
+    chosen = cluster if names else [cluster]
+    return [clusters_of(given, c, X, "cluster") for c in chosen]
 
 
 def _all_names(given: FitRows, cluster: Any, X: Any) -> bool:
