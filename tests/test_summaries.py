@@ -217,8 +217,10 @@ def test_tidy():
     assert_allclose(values["estimate"], model.random_effects()["value"])
     everything = tidy(model, ["ran_vals", "fixed"])
     assert everything["effect"].value_counts().to_dict() == {"ran_vals": 36, "fixed": 2}
-    with pytest.raises(ValueError, match=r"has \['rnd'\], but may have"):
+    with pytest.raises(ValueError, match=r"'rnd' has \['rnd'\], but may have"):
         tidy(model, "rnd")
+    with pytest.raises(ValueError, match=r"effects=\[\] has nothing, but may have"):
+        tidy(model, [])
 
 
 def test_intervals_of_tidy():

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm._stacking import take
+from sklearn_lmm._types import FloatArray
 from sklearn_lmm.diagnostics import cooks_distance, leverage
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.intervals import confidence_intervals, variance_parameters
@@ -93,7 +94,10 @@ def tidy(
     kinds = [effects] if isinstance(effects, str) else list(effects)
     unknown = [kind for kind in kinds if kind not in EFFECTS]
     if unknown or not kinds:
-        raise ValueError(f"effects has {unknown}, but may have {list(EFFECTS)} only.")
+        raise ValueError(
+            f"effects={effects!r} has {unknown or 'nothing'}, but may have "
+            f"{list(EFFECTS)} only."
+        )
     limits = (conf_level, conf_method) if conf_int else None
     parts = {
         "fixed": lambda: _fixed(est, df, limits),
@@ -120,13 +124,11 @@ def _fixed(est: Any, df: str, limits: tuple[float, str] | None) -> pd.DataFrame:
     found = pd.DataFrame(columns)
     if limits is None:
         return found
-    if limits[1] == "profile":
-        return _with_limits(found, _profile(est, "fixed", limits[0]))
-    quantile = stats.t.ppf(0.5 + limits[0] / 2.0, table["df"])
-    half = (quantile * table["std_error"]).to_numpy()
-    return found.assign(
-        **{"conf.low": found["estimate"] - half, "conf.high": found["estimate"] + half}
-    )
+    level, method = limits
+    if method == "profile":
+        return _with_intervals(found, _intervals(est, "fixed", limits))
+    quantile = stats.t.ppf(0.5 + level / 2.0, table["df"])
+    return _with_half(found, quantile)
 
 
 def _variances(est: Any, limits: tuple[float, str] | None) -> pd.DataFrame:
@@ -147,26 +149,31 @@ def _variances(est: Any, limits: tuple[float, str] | None) -> pd.DataFrame:
     )
     if limits is None:
         return found
-    level, method = limits
-    intervals = confidence_intervals(
-        est, method=method, coverage=level, parameters="variance"
-    )
     # A parameter of a residual structure that was given has no interval.
-    return _with_limits(found, intervals.reindex(table.index))
+    intervals = _intervals(est, "variance", limits).reindex(table.index)
+    return _with_intervals(found, intervals)
 
 
-def _profile(est: Any, parameters: str, level: float) -> pd.DataFrame:
+def _intervals(est: Any, parameters: str, limits: tuple[float, str]) -> pd.DataFrame:
+    level, method = limits
     return confidence_intervals(
-        est, method="profile", coverage=level, parameters=parameters
+        est, method=method, coverage=level, parameters=parameters
     )
 
 
-def _with_limits(found: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame:
+def _with_intervals(found: pd.DataFrame, intervals: pd.DataFrame) -> pd.DataFrame:
+    return _with_limits(found, intervals["lower"], intervals["upper"])
+
+
+def _with_half(found: pd.DataFrame, quantile: FloatArray | float) -> pd.DataFrame:
+    """Return the table with limits so many standard errors from the estimates."""
+    half = quantile * found["std.error"]
+    return _with_limits(found, found["estimate"] - half, found["estimate"] + half)
+
+
+def _with_limits(found: pd.DataFrame, lower: Any, upper: Any) -> pd.DataFrame:
     return found.assign(
-        **{
-            "conf.low": intervals["lower"].to_numpy(),
-            "conf.high": intervals["upper"].to_numpy(),
-        }
+        **{"conf.low": np.asarray(lower), "conf.high": np.asarray(upper)}
     )
 
 
@@ -184,10 +191,7 @@ def _values(est: Any, limits: tuple[float, str] | None) -> pd.DataFrame:
     )
     if limits is None:
         return found
-    half = stats.norm.ppf(0.5 + limits[0] / 2.0) * found["std.error"]
-    return found.assign(
-        **{"conf.low": found["estimate"] - half, "conf.high": found["estimate"] + half}
-    )
+    return _with_half(found, float(stats.norm.ppf(0.5 + limits[0] / 2.0)))
 
 
 def glance(est: Any) -> pd.DataFrame:
