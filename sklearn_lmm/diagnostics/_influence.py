@@ -156,16 +156,20 @@ def cooks_distance(
         raise ValueError(
             f"refit={refit!r} exists for groups of rows: say by what with `by`."
         )
-    _refuse_perfect(given)
-    rows = FittedRows.of(given.fit, given.design)
+    refuse_perfect(given)
+    return given.spread(distances_of_rows(FittedRows.of(given.fit, given.design)))
+
+
+def distances_of_rows(rows: FittedRows) -> FloatArray:
+    """Return Cook's distance of every row (n,), NaN where its leverage is 1."""
     h, left = rows.leverage / rows.copies, rows.conditional_variance
     left = np.where(left > 1e-10, left, np.nan)
     e2 = rows.conditional**2 / rows.copies
-    cook = e2 * h / left**2 / (rows.p * rows.point.sigma2)
-    return given.spread(np.asarray(cook))
+    return np.asarray(e2 * h / left**2 / (rows.p * rows.point.sigma2))
 
 
-def _refuse_perfect(given: FitRows) -> None:
+def refuse_perfect(given: FitRows) -> None:
+    """Raise a ValueError if the fit has no residuals."""
     if given.fit.perfect:
         raise ValueError(
             "y is explained exactly: with sigma = 0 there is no distance between "
@@ -191,7 +195,7 @@ def changes_without(
     given: FitRows, named: NamedClusters, refit: str | None = None, steps: int = 2
 ) -> pd.DataFrame:
     """Return the changes of a fit without each of the groups."""
-    _refuse_perfect(given)
+    refuse_perfect(given)
     rows = FittedRows.of(given.fit, given.design)
     deletions = without_clusters(rows, named.clusters)
     units = rows.statistics.columns

@@ -12,10 +12,11 @@ from scipy import stats
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm._stacking import take
 from sklearn_lmm._types import FloatArray
-from sklearn_lmm.diagnostics import cooks_distance, leverage
+from sklearn_lmm.diagnostics._influence import distances_of_rows, refuse_perfect
 from sklearn_lmm.inference import coefficient_table
 from sklearn_lmm.intervals import confidence_intervals, variance_parameters
 
@@ -274,8 +275,8 @@ def augment(
     1   258.705  273.330 -14.625  0.170
     """
     given = rows_of_fit(est, X, y, groups, sample_weight, plain="augment")
-    hat = leverage(est, X, y, groups=groups, sample_weight=sample_weight)
-    cook = cooks_distance(est, X, y, groups=groups, sample_weight=sample_weight)
+    refuse_perfect(given)
+    fitted_rows = FittedRows.of(given.fit, given.design)
     kept = given.positions
     if y is None:
         y = est._layout.formula.rows(X, y, groups, sample_weight).y
@@ -289,8 +290,8 @@ def augment(
         **{
             ".fitted": fitted,
             ".resid": np.asarray(y, dtype=float) - fitted,
-            ".hat": hat[kept],
-            ".cooksd": np.asarray(cook)[kept],
+            ".hat": fitted_rows.leverage / fitted_rows.copies,
+            ".cooksd": distances_of_rows(fitted_rows),
             ".fixed": parts["fixed"].to_numpy(),
             ".mu": fitted,
             ".offset": np.asarray(y, dtype=float) - given.design.y,
