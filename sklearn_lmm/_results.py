@@ -88,17 +88,15 @@ def tidy_effects(layout: Layout, fit: LMMFit, return_std: bool) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def fixed_part(layout: Layout, fit: LMMFit, rows: Rows) -> FloatArray:
+def fixed_part(fit: LMMFit, rows: Rows) -> FloatArray:
     """Return X beta + offset of rows, without any random effect."""
-    intercept = int(layout.roles.intercept)
-    prediction = rows.X @ fit.beta[intercept:] + rows.offset
-    return prediction + fit.beta[0] if intercept else prediction
+    return fit.fixed_part(rows.X) + rows.offset
 
 
 def predicted(layout: Layout, fit: LMMFit, rows: Rows) -> FloatArray:
     """Return the prediction of rows, with the effects whose labels were read."""
     parts = contributions(layout, fit, rows)
-    return _total(fixed_part(layout, fit, rows), parts)
+    return _total(fixed_part(fit, rows), parts)
 
 
 def _total(fixed: FloatArray, parts: dict[str, FloatArray]) -> FloatArray:
@@ -125,7 +123,7 @@ def decomposed(
             f"decompose has columns 'fixed' and 'total' of its own, but there is a "
             f"grouping factor named {min(taken)!r}: rename that column and fit again."
         )
-    fixed = fixed_part(layout, fit, rows)
+    fixed = fixed_part(fit, rows)
     total = _total(fixed.copy(), parts)
     return pd.DataFrame({"fixed": fixed, **parts, "total": total}, index=index)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from scipy import sparse
 
 from sklearn_lmm._engine.criterion import Criterion, Point
 from sklearn_lmm._engine.cross_products import CrossProducts
@@ -147,6 +148,12 @@ class LMMFit:
     def point(self) -> Point:
         """Return the model at its optimum."""
         return self.model().at(self.theta_standardized)
+
+    def fixed_part(self, X: FloatArray | sparse.csr_array) -> FloatArray:
+        """Return X beta (n,) of rows, to whose columns the intercept is added."""
+        first = int(self.row_statistics.intercept)
+        fixed = np.asarray(X @ self.beta[first:])
+        return fixed + self.beta[0] if first else fixed
 
     def effects_model(self) -> Criterion:
         """Return the criterion of the rows that the effects are predicted from."""

@@ -29,13 +29,6 @@ def seeds(random_state: Any, n: int) -> list[np.random.SeedSequence]:
     return np.random.SeedSequence(entropy).spawn(n)
 
 
-def mean_of(design: Design, fit: LMMFit) -> FloatArray:
-    """Return X beta (n,) of rows, without offset."""
-    first = int(design.intercept)
-    mean = np.asarray(design.X @ fit.beta[first:])
-    return mean + fit.beta[0] if first else mean
-
-
 def error_scale(design: Design, fit: LMMFit) -> FloatArray:
     """Return the standard deviation (n,) of every row's error."""
     precisions = design.weights if fit.weights == "precision" else None
@@ -47,7 +40,7 @@ def error_scale(design: Design, fit: LMMFit) -> FloatArray:
 def normal_draws(design: Design, fit: LMMFit) -> NormalDraws:
     """Return draws of y with new effects of every level."""
     return NormalDraws(
-        mean=mean_of(design, fit),
+        mean=fit.fixed_part(design.X),
         Z=coefficient_matrices(design),
         error_scale=error_scale(design, fit),
         roots=[square_root(covariance) for covariance in fit.covariances],
@@ -75,7 +68,7 @@ def error_draws(design: Design, fit: LMMFit, errors: Errors) -> ErrorDraws:
 
 def resampled_draws(design: Design, fit: LMMFit) -> ResampledDraws:
     """Return draws of y from the fit's own residuals and predicted effects."""
-    mean, Z = mean_of(design, fit), coefficient_matrices(design)
+    mean, Z = fit.fixed_part(design.X), coefficient_matrices(design)
     residuals = design.y - mean
     for Z_f, effects in zip(Z, fit.effects, strict=True):
         residuals = residuals - Z_f @ effects.ravel()

@@ -20,7 +20,6 @@ from sklearn_lmm._layout import Layout, learn_more
 from sklearn_lmm._residual_fit import correlation_of_all, relative_variances
 from sklearn_lmm._stacking import take
 from sklearn_lmm._types import FloatArray, IntArray
-from sklearn_lmm.intervals._draws import mean_of
 
 
 @validate_params(
@@ -95,7 +94,7 @@ def simulate(
     scale = _error_scale(est, sample_weight, nothing)[complete]
     errors = _unscaled_errors(est, design, X, groups, complete)
     # The response less the offset is what was read: minus the offset.
-    mean = mean_of(design, est.fit_) - design.y
+    mean = est.fit_.fixed_part(design.X) - design.y
     Y = mean[:, None] + scale[:, None] * errors(state.normal(size=(len(mean), n)))
     if random_effects != "none":
         known = random_effects == "fitted"
