@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 from sklearn_lmm import MixedEffectsRegressor, lmer
 from sklearn_lmm.exceptions import RankDeficiencyWarning
 from sklearn_lmm.inference import marginal_means, marginal_trends, pairwise
+from sklearn_lmm.residuals import AR1
 
 EMMEANS = json.loads((ORACLES_DIR / "emmeans.json").read_text())
 METHODS = {
@@ -229,3 +230,12 @@ def test_it_prints_as_its_table():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call(fitted("sleepstudy", TWO_WAY))
+
+
+def test_means_of_columns_are_those_of_the_rows_whatever_their_errors():
+    data = frame("sleepstudy")[:-5]
+    X, y = data[["Days", "Subject"]], data["Reaction"]
+    model = MixedEffectsRegressor("Subject", residual=AR1("Days")).fit(X, y)
+    found = marginal_means(model, ()).frame["estimate"].item()
+    expected = model.intercept_ + model.coef_[0] * X["Days"].mean()
+    assert found == pytest.approx(expected, rel=1e-12)

@@ -137,7 +137,7 @@ def column_means(est: Any) -> dict[str, Covariate]:
 
     NaN without an intercept, of which they are the products.
     """
-    names, statistics = est._layout.roles.fixed_names, est.fit_.statistics
+    names, statistics = est._layout.roles.fixed_names, est.fit_.row_statistics
     if not est._layout.roles.intercept:
         return {name: Covariate(None) for name in names}
     units = np.linalg.inv(statistics.columns.map())
