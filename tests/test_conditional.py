@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 from problems import Effects, columns, crossed, make_design, tree
 
-from sklearn_lmm._engine.conditional import conditional_deviance, effective_parameters
+from sklearn_lmm._engine.conditional import conditional_deviance, trace_by_response
+from sklearn_lmm._engine.description import effective_parameters
 from sklearn_lmm._engine.fit import fit
 
 DESIGNS = {
@@ -53,7 +54,7 @@ def regular_fit(name, reml):
 def test_traces_are_derivatives_of_fitted_values(name, reml):
     design, result = regular_fit(name, reml)
     point = result.point()
-    rho, whole = effective_parameters(point)
+    rho, whole = effective_parameters(point), trace_by_response(point)
     step, trace = 1e-4 * design.y.std(), 0.0
     y = design.y.copy()
     for i in range(len(y)):
@@ -95,5 +96,5 @@ def test_effective_parameters_of_a_textbook_example():
     result = fit(design, reml=True)
     point = result.point()
     psi = result.theta[0] ** 2
-    rho, _ = effective_parameters(point)
+    rho = effective_parameters(point)
     assert_allclose(rho, 1.0 + 9.0 * 5.0 * psi / (1.0 + 5.0 * psi), rtol=1e-9)

@@ -21,17 +21,14 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_lmm._engine.criterion import Point
+from sklearn_lmm._engine.description import effective_parameters
 from sklearn_lmm._engine.factor import total_product
 from sklearn_lmm._engine.information import pseudo_inverse
-from sklearn_lmm._engine.linalg import row_gram
 
 
-def effective_parameters(point: Point) -> tuple[float, float]:
-    """Return rho, theta as known, and the trace of the whole d yhat / dy."""
-    rho = float(point.criterion.statistics.p)
-    for L, Q, F in zip(point.L, point.state.block_sums(), point.F, strict=True):
-        rho += float(np.sum((L @ L.T) * (Q - row_gram(F))))
-    return rho, rho + _by_theta(point)
+def trace_by_response(point: Point) -> float:
+    """Return the trace of d yhat / dy: rho, and what theta adds as a function of y."""
+    return effective_parameters(point) + _by_theta(point)
 
 
 def _by_theta(point: Point) -> float:

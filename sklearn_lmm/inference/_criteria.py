@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_lmm._engine.conditional import conditional_deviance, effective_parameters
+from sklearn_lmm._engine.conditional import conditional_deviance, trace_by_response
 from sklearn_lmm._engine.result import LMMFit
 
 
@@ -70,5 +70,5 @@ def _conditional_aic(fit: LMMFit) -> float:
     if fit.errors is not None:
         return np.nan
     point = fit.point()
-    _, rho = effective_parameters(point)
+    rho = trace_by_response(point)
     return conditional_deviance(point, fit.weights == "frequency") + 2.0 * (rho + 1.0)
