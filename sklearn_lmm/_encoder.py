@@ -37,8 +37,8 @@ from sklearn_lmm._encoder_models import (
     look_up,
     make_lookups,
 )
-from sklearn_lmm._roles import INTERCEPT
 from sklearn_lmm._types import AnyArray, FloatArray
+from sklearn_lmm.terms import INTERCEPT
 
 
 class RandomEffectsEncoder(TransformerMixin, BaseEstimator):

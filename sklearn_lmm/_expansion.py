@@ -21,6 +21,7 @@ import pandas as pd
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._types import FloatArray
+from sklearn_lmm.terms import INTERCEPT
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,7 @@ def _term(structure: Any) -> FixedTerm:
     factors = [_shown(expression) for expression in expressions]
     variables = [name for e in expressions for name in _names(e, kinds[e])]
     return FixedTerm(
-        name=":".join(factors) or "(Intercept)",
+        name=":".join(factors) or INTERCEPT,
         columns=tuple(_column(c, structure.scoped_terms) for c in structure.columns),
         factors=tuple(factors),
         variables=tuple(dict.fromkeys(variables)),
@@ -307,7 +308,7 @@ def _column(name: str, scoped_terms: Sequence[Any]) -> str:
         if match and scoped.factors:
             parts = zip(scoped.factors, match.groups(), strict=True)
             return ":".join(_part(*part) for part in parts)
-    return "(Intercept)"
+    return INTERCEPT
 
 
 def _part(scoped: Any, field: str | None) -> str:

@@ -15,14 +15,13 @@ from sklearn_lmm._groups import GroupColumns
 from sklearn_lmm._types import BoolArray
 from sklearn_lmm.covariance import Covariance
 from sklearn_lmm.terms import (
+    INTERCEPT,
     RandomEffect,
     Reference,
     as_reference,
     as_references,
     parse_random,
 )
-
-INTERCEPT = "(Intercept)"
 
 
 @dataclass(frozen=True)

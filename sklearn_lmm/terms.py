@@ -16,6 +16,9 @@ from sklearn_lmm.covariance import STRUCTURES, Covariance
 
 Reference = str | int
 
+INTERCEPT = "(Intercept)"
+"""The name of intercepts, fixed and random, which is R's."""
+
 
 @dataclass(frozen=True, repr=False)
 class RandomEffect:

@@ -10,9 +10,9 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._engine.result import LMMFit
-from sklearn_lmm._roles import INTERCEPT
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.inference._terms import tested_terms
+from sklearn_lmm.terms import INTERCEPT
 
 
 def collinearity(est: Any, *, terms: Mapping[str, Any] | None = None) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_lmm._uncertainty import check_coverage
 from sklearn_lmm.displays._figure import BLUE, GREY, ORANGE, one_panel, tidy_axes
 from sklearn_lmm.inference import coefficient_table
+from sklearn_lmm.terms import INTERCEPT
 
 COLORS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", GREY]
 """Colours of the models."""
@@ -107,7 +108,7 @@ class CoefficientDisplay:
             )
         everything = pd.concat(tables, ignore_index=True)
         if not intercept:
-            everything = everything[everything["name"] != "(Intercept)"]
+            everything = everything[everything["name"] != INTERCEPT]
         if everything.empty:
             raise ValueError(
                 "There are no fixed effects to show. The intercept is shown with "

@@ -9,9 +9,10 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_lmm._engine.smaller import fit_again
-from sklearn_lmm._roles import INTERCEPT, Term
+from sklearn_lmm._roles import Term
 from sklearn_lmm.covariance import Diagonal, Unstructured
 from sklearn_lmm.inference._ratio import check_boundary, row
+from sklearn_lmm.terms import INTERCEPT
 
 FULL = "<none>"
 """The row of the model with nothing left out."""

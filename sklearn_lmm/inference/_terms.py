@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sklearn_lmm._columns import listed
-from sklearn_lmm._roles import INTERCEPT
+from sklearn_lmm.terms import INTERCEPT
 
 
 @dataclass(frozen=True)

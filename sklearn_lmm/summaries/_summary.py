@@ -17,6 +17,7 @@ from sklearn_lmm.summaries._text import (
     spoken,
     text_table,
 )
+from sklearn_lmm.terms import INTERCEPT
 
 LONGEST_HEADING = 12
 """Columns of correlations have numbers if a name is longer than this."""
@@ -156,7 +157,7 @@ def _lower(correlation: pd.DataFrame) -> pd.DataFrame:
     """Return the entries below the diagonal."""
     values = np.where(np.tri(len(correlation), k=-1), correlation, np.nan)
     cells = pd.DataFrame(values).map(lambda value: spoken(value, 2))
-    names = ["(Intr)" if c == "(Intercept)" else str(c) for c in correlation]
+    names = ["(Intr)" if c == INTERCEPT else str(c) for c in correlation]
     cells.index, cells.columns = pd.Index(names), pd.Index(names)
     if max(map(len, names)) > LONGEST_HEADING:
         numbers = [f"[{k}]" for k in range(1, len(names) + 1)]
