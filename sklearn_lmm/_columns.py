@@ -230,9 +230,9 @@ def _selection(positions: Sequence[int]) -> slice | list[int]:
     return list(positions)
 
 
-def listed(names: Sequence[str], quote: bool = True, limit: int = 8) -> str:
-    """Return names as an enumeration, the long tail left out."""
-    shown = [repr(name) if quote else name for name in names[:limit]]
+def listed(names: Sequence[object], quote: bool = True, limit: int = 8) -> str:
+    """Return names or labels as an enumeration, the long tail left out."""
+    shown = list(map(repr if quote else str, names[:limit]))
     return ", ".join(shown + ["…"] * (len(names) > limit))
 
 

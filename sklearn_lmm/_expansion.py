@@ -258,11 +258,10 @@ def _check_known(column: pd.Series[Any], name: str, levels: list[Any]) -> None:
     if new:
         raise ValueError(
             f"{name!r} has categories that the fit has not seen: "
-            f"{listed(list(map(repr, new)), quote=False)}; known are "
-            f"{listed(list(map(repr, levels)), quote=False)}. There is no fixed "
-            "effect of a new category: leave such rows out, or let the intercept "
-            f"vary by it, as in (1 | {name}). (Of rows that are fitted in batches the "
-            "first need every category.)"
+            f"{listed(new)}; known are {listed(levels)}. There is no fixed effect of "
+            "a new category: leave such rows out, or let the intercept vary by it, as "
+            f"in (1 | {name}). (Of rows that are fitted in batches the first need "
+            "every category.)"
         )
 
 

@@ -27,10 +27,10 @@ def read_levels(part: VarianceStructure, columns: Columns) -> Levels | None:
     if part.ratios is not None:
         known = dict(part.ratios)
         first, *others = levels.labels.tolist()
-        missing = [repr(label) for label in others if label not in known]
+        missing = [label for label in others if label not in known]
         if missing:
             raise ValueError(
-                f"The ratios of {part!r} lack {listed(missing, quote=False)}: give one "
+                f"The ratios of {part!r} lack {listed(missing)}: give one "
                 f"for every category but the first, {first!r}."
             )
         if known.get(first, 1.0) != 1.0:

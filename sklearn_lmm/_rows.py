@@ -117,17 +117,16 @@ def _factors_of_fit(
         levels = fitted.factors[k].labels
         place = fitted.factors[k].positions(given.factors[k].labels)
         name = fitted.roles.groupings[k].name
-        unknown = [repr(label) for label in factor.levels[place < 0].tolist()]
+        unknown = factor.levels[place < 0].tolist()
         if unknown:
             raise _other_rows(
-                f"{name!r} has levels that the fit did not see: "
-                f"{listed(unknown, quote=False)}"
+                f"{name!r} has levels that the fit did not see: {listed(unknown)}"
             )
         if len(place) < len(levels):
             missing = np.delete(levels, place).tolist()
             raise _other_rows(
-                f"{name!r} had the levels {listed([*map(repr, missing)], quote=False)} "
-                "at fit, which no row has here"
+                f"{name!r} had the levels {listed(missing)} at fit, which no row has "
+                "here"
             )
         factors.append(Factor(place[factor.codes], levels))
     return tuple(factors)

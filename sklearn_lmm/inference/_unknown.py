@@ -14,7 +14,7 @@ def warn_unknown_df(tests: Sequence[object]) -> None:
     if not tests:
         return
     warnings.warn(
-        f"No degrees of freedom for {listed([*map(str, tests)], quote=False)}: they "
+        f"No degrees of freedom for {listed(tests, quote=False)}: they "
         "depend on a variance of which the data tell nothing, as that of a factor "
         "with one level. Leave that term out, or take df='normal'.",
         IdentifiabilityWarning,
