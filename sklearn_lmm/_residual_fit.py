@@ -10,7 +10,13 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils.validation import _num_samples
 
-from sklearn_lmm._columns import Table, listed, read_table, read_weights
+from sklearn_lmm._columns import (
+    Table,
+    listed,
+    read_table,
+    read_weights,
+    without_arrow,
+)
 from sklearn_lmm._engine.correlation import Correlation, Independent
 from sklearn_lmm._engine.design import Design
 from sklearn_lmm._engine.error_criterion import ErrorSizes
@@ -86,6 +92,7 @@ def _table(estimator: Any, layout: Layout, X: Any) -> Table:
     """Return the columns of X, which a formula need not read all of."""
     if layout.formula is None:
         return read_table(estimator, X, fitting=False)
+    X = without_arrow(X)
     return Table(X, tuple(X.columns), True)
 
 

@@ -4,11 +4,13 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
+from frames import to_polars
 from numpy.testing import assert_allclose
 from scipy import optimize, stats
 
-from sklearn_lmm import MixedEffectsRegressor
+from sklearn_lmm import MixedEffectsRegressor, lmer
 from sklearn_lmm._engine.held import (
     hold_contrast,
     hold_coordinate,
@@ -157,6 +159,18 @@ def test_a_formula_leaves_rows_out_of_draws():
     assert np.flatnonzero(np.isnan(drawn)).tolist() == [1, 7]
     kept = X["x"].notna()
     assert_allclose(drawn[kept], simulate(model, X[kept], random_state=0)[:, 0])
+
+
+@pytest.mark.parametrize("form", [pyarrow.Table.from_pandas, to_polars])
+def test_frames_of_other_packages(form):
+    X, y = series()
+    data = X.assign(y=y, x=X["x"].where(X.index > 1))
+    formula = "y ~ x + (1 | who)"
+    options = {"residual": AR1("day"), "na_action": "drop"}
+    expected, model = (lmer(formula, rows, **options) for rows in (data, form(data)))
+    assert_allclose(model.theta_, expected.theta_, rtol=1e-9)
+    found = simulate(model, form(data), random_state=0)
+    assert_allclose(found, simulate(expected, data, random_state=0), rtol=1e-9)
 
 
 def test_bootstrap_refits_the_model_to_draws_from_it():
