@@ -168,9 +168,13 @@ class UpdatesMixin:
         check_is_fitted(self)
         refuse_residual(self, "adapt")
         layout, statistics = self._added(X, y, groups, sample_weight)
-        adapted = copy.copy(self)
-        adapted._keep(layout, predict_effects_from(self.fit_, statistics))
-        return adapted
+        return self._with(layout, predict_effects_from(self.fit_, statistics))
+
+    def _with(self, layout: Layout, result: LMMFit) -> Self:
+        """Return another estimator, which has this result."""
+        other = copy.copy(self)
+        other._keep(layout, result)
+        return other
 
     def _totals(self, batches: Iterable[tuple[Any, ...]]) -> Totals:
         """Return what the model needs to know of rows that come in batches."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -317,9 +316,7 @@ def _refitted(est: Any, sample: Sample, optimum: Optimum) -> Any:
             replace(factor, labels=factor.labels[source]) for factor, source in pairs
         )
         layout = replace(layout, factors=factors)
-    again = copy.copy(est)
-    again._keep(layout, result)
-    return again
+    return est._with(layout, result)
 
 
 def _collected(est: Any, found: Sequence[Replicate], kind: str) -> Bootstrap:

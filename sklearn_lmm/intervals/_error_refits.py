@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,9 +59,7 @@ class ErrorRefits:
         )
         extra = None
         if statistic is not None:
-            again = copy.copy(self.est)
-            again._keep(self.est._layout, result)
-            extra = statistic(again)
+            extra = statistic(self.est._with(self.est._layout, result))
         return Replicate(
             self._values(result),
             result.criterion,
