@@ -288,9 +288,6 @@ def time_lines() -> Iterator[Row]:
         yield [name, f"{1000 * min(times):.0f} ms"]
 
 
-# Report
-
-
 def report(options: argparse.Namespace) -> str:
     """Run everything and return the report, in Markdown."""
     names = list(encoders())

@@ -194,9 +194,6 @@ def test_negative_correlation_of_neighbours():
     assert_allclose(precision.inverse @ np.eye(6), np.linalg.inv(C), atol=1e-12)
 
 
-# Whole models.
-
-
 def make_errors(rng, design, name, slopes, by=None):
     """Draw the structure of the errors, in the order of groups."""
     n = len(design.y)

@@ -54,9 +54,6 @@ def weighted_scorer(**request):
     return make_group_scorer("r2").set_score_request(**request)
 
 
-# One call
-
-
 @pytest.fixture(scope="module")
 def model():
     return MixedEffectsRegressor().fit(X, Y, groups=GROUPS)
@@ -131,9 +128,6 @@ def test_a_predict_with_groups_gets_them_unless_it_refuses():
     assert scorer(Asker(), GROUPS, GROUPS, groups=GROUPS) == 1
     refusing = Asker().set_predict_request(groups=False)
     assert scorer(refusing, GROUPS, GROUPS, groups=GROUPS) < 0
-
-
-# Inside scikit-learn
 
 
 def test_cross_validate():
@@ -229,9 +223,6 @@ def test_weights_are_requested_as_usual():
     np.testing.assert_allclose(scores, column_scores("r2"), rtol=1e-7)
 
 
-# The object
-
-
 @pytest.mark.parametrize(
     ("make", "shown"),
     [
@@ -277,9 +268,6 @@ def test_setting_one_request_leaves_the_other():
     scorer.set_score_request(sample_weight=False)
     requests = scorer.get_metadata_routing().score.requests
     assert requests == {"groups": True, "sample_weight": False}
-
-
-# Errors
 
 
 def test_without_routing_it_says_what_to_do():

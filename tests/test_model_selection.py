@@ -30,9 +30,6 @@ def splits(cv, groups=GROUPS):
     return list(cv.split(np.zeros(len(groups)), groups=groups))
 
 
-# The splitter
-
-
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("k", [0, 1, 3])
 def test_k_rows_of_every_tested_group_stay_in_training(k, shuffle):
@@ -167,9 +164,6 @@ def test_too_few_groups_with_something_to_test():
     message = "only 2 of 9 groups have more than n_adapt=7 rows"
     with pytest.raises(ValueError, match=message):
         splits(GroupAdaptSplit(3, n_adapt=7))
-
-
-# Adapted models
 
 
 class Means(RegressorMixin, BaseEstimator):
@@ -342,9 +336,6 @@ def test_folds_without_a_new_group():
 def test_rows_that_do_not_match():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         cross_val_adapt(Means(), X, Y, CODES[1:], cv=CV)
-
-
-# The mixed model
 
 
 def test_the_mixed_model_adapts_with_its_fitted_parameters():

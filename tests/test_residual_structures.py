@@ -107,9 +107,6 @@ def test_an_estimator_with_a_structure_can_be_cloned():
     assert clone(model).residual == AR1("Days")
 
 
-# Columns.
-
-
 def test_row_order_does_not_matter_where_times_are_given():
     order = np.random.default_rng(0).permutation(len(X))
     model, shuffled = fit(AR1("Days")), fit(AR1("Days"), X.iloc[order], y=Y.iloc[order])
@@ -349,9 +346,6 @@ def test_likelihood_ratio_of_correlated_and_independent_errors():
     assert_allclose(table["statistic"].iloc[1], statistic)
     known = fit(AR1("Days", phi=0.3) * KnownSigma(30.0), method="ml")
     assert known.fit_.n_parameters == 3
-
-
-# Weights, known parameters, predictions.
 
 
 def test_ones_and_zeros_as_weights():

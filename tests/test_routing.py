@@ -97,9 +97,6 @@ def test_nothing_scores_well_without_labels():
     assert blind.get_feature_names_out().tolist() == ["w"]
 
 
-# The walk
-
-
 def outcome(title, way, frame=FRAME, **parameters):
     """Return what happens to labels, and the text of an error."""
     X, groups, random = {
@@ -182,9 +179,6 @@ def test_a_strict_model_gives_no_score_where_labels_are_lost(title, way):
     assert found.startswith("quality nan") or re.search(missing, text)
 
 
-# Beyond the table
-
-
 def moved(values, first):
     """Return an array with the labels in the first or in the last column."""
     x, w, labels = values.T
@@ -237,8 +231,6 @@ def test_new_groups_have_no_effect_whatever_the_way_in():
     np.testing.assert_allclose(routed["test_score"], column["test_score"], rtol=1e-6)
     assert routed["test_score"].mean() < 0.4
 
-
-# The page for users
 
 PAGE = Path(__file__).parents[1] / "docs" / "labels.md"
 

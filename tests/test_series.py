@@ -188,9 +188,6 @@ def test_columns_beside_a_formula():
     assert_allclose(found["autocorrelation"], expected, atol=2e-6)
 
 
-# Tests of independence.
-
-
 @pytest.mark.parametrize("method", ["ml", "reml"])
 def test_likelihood_ratio_of_nlme(method):
     X, y = inputs(AR1_FIT)
