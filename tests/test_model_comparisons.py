@@ -253,13 +253,26 @@ def test_other_data_is_refused():
         likelihood_ratio_test(one, other(X, y + 0.1))
     with pytest.raises(ValueError, match="sums of weights are 192 and 384"):
         likelihood_ratio_test(one, other(X, y, sample_weight=np.full(N, 2.0)))
-    precision = fit(["g", "h"], method="ml", weights="precision")
-    with pytest.raises(ValueError, match="'frequency', the other as 'precision'"):
-        likelihood_ratio_test(one, precision)
-    with pytest.raises(ValueError, match="two models or more"):
+    with pytest.raises(ValueError, match="two models or more; got 1"):
         likelihood_ratio_test(one)
     with pytest.raises(ValueError, match="'mixture' or 'ignore'"):
         likelihood_ratio_test(one, one, boundary="half")
+
+
+def test_the_meaning_of_weights_matters_where_there_are_any():
+    X, y = rows()
+    models = [
+        MixedEffectsRegressor(random, fixed=["x"], method="ml", weights=weights)
+        for random, weights in (("g", "frequency"), (["g", "h"], "precision"))
+    ]
+    table = likelihood_ratio_test(*(model.fit(X, y) for model in models))
+    other = models[1].set_params(weights="frequency").fit(X, y)
+    expected = likelihood_ratio_test(models[0], other)
+    pd.testing.assert_frame_equal(table, expected)
+    weights = np.linspace(0.5, 1.5, N)
+    models[1].set_params(weights="precision")
+    with pytest.raises(ValueError, match="'frequency', the other as 'precision'"):
+        likelihood_ratio_test(*(m.fit(X, y, sample_weight=weights) for m in models))
 
 
 def test_restricted_likelihoods_that_cannot_be_compared():

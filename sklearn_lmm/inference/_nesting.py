@@ -27,12 +27,15 @@ def check_same_rows(first: Any, other: Any) -> None:
     ValueError
         Naming what differs.
     """
-    a, b = (est.fit_.row_statistics for est in (first, other))
-    if first.fit_.weights != other.fit_.weights:
+    fits = [est.fit_ for est in (first, other)]
+    matters = any(fit.statistics.weighted or fit.errors is not None for fit in fits)
+    if fits[0].weights != fits[1].weights and matters:
         raise ValueError(
-            f"One model takes weights as {first.fit_.weights!r}, the other as "
-            f"{other.fit_.weights!r}: their likelihoods cannot be compared."
+            f"One model takes weights as {fits[0].weights!r}, the other as "
+            f"{fits[1].weights!r}: their likelihoods cannot be compared. Fit both with "
+            "the same parameter weights."
         )
+    a, b = (fit.row_statistics for fit in fits)
     pairs = {
         "numbers of rows": (a.n_rows, b.n_rows),
         "sums of weights": (a.sum_weights, b.sum_weights),

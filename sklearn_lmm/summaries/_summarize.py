@@ -79,7 +79,7 @@ def _facts(est: Any) -> dict[str, str]:
         facts["Errors"] = repr(est.residual)
     rows = fit.statistics
     facts["Rows"] = f"{rows.n_rows}{groups}"
-    if rows.sum_log_weights != 0.0 or rows.sum_weights != rows.n_rows:
+    if rows.weighted:
         facts["Weights"] = "precision, the residual variance is sigma^2 / weight"
         if fit.weights == "frequency":
             facts["Weights"] = f"frequency, the rows stand for {fit.n_obs:g}"
