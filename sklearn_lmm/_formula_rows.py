@@ -47,8 +47,8 @@ def column_names(X: Any, who: str) -> list[Any]:
     if isinstance(X, pd.DataFrame) or (is_polars(X) and hasattr(X, "columns")):
         return list(X.columns)
     raise ValueError(
-        f"{who} names columns, so X must be a DataFrame (pandas or polars); got "
-        f"{type(X).__name__}."
+        f"{who} needs columns with names: they must be a DataFrame (pandas or polars); "
+        f"got {type(X).__name__}."
     )
 
 
@@ -64,8 +64,8 @@ def check_present(wanted: Iterable[str], X: Any, who: str) -> None:
     for name in wanted:
         if names.count(name) > 1:
             raise ValueError(
-                f"{who} needs the column {name!r}, but X has {names.count(name)} "
-                f"columns named {name!r}: rename all but one."
+                f"{who} needs the column {name!r}, but there are {names.count(name)} "
+                "of this name: rename all but one."
             )
         if name not in names:
             known = [str(other) for other in names]

@@ -65,7 +65,6 @@ class PredictsMixin:
             Whose effects count: all, none (the population's mean), or those of
             the named grouping factors. A row of an unknown level has none of
             that factor, or is refused (`handle_unknown`).
-
         return_std : bool, default=False
             Whether to return standard deviations as well: of a new observation
             about its prediction, from the residual variance, effects that are

@@ -82,7 +82,9 @@ class GroupAdaptSplit(BaseCrossValidator):
             if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name} must be an int of at least {least}: {value}.")
         if random_state is not None and not shuffle:
-            raise ValueError("random_state has no effect with shuffle=False.")
+            raise ValueError(
+                "random_state has no effect with shuffle=False: leave one of them out."
+            )
         self.n_splits = n_splits
         self.n_adapt = n_adapt
         self.shuffle = shuffle
@@ -228,7 +230,10 @@ def cross_val_adapt(
 def _codes(groups: Any) -> IntArray:
     """Return the group of each row as a number from 0."""
     if groups is None:
-        raise ValueError("groups is missing: the splits are made by group.")
+        raise ValueError(
+            "groups is missing, but the splits are made by group: give one label for "
+            "each row."
+        )
     labels = np.asarray(groups)
     if labels.ndim != 1:
         raise ValueError(
@@ -238,7 +243,10 @@ def _codes(groups: Any) -> IntArray:
     codes, _ = pd.factorize(labels)
     missing = np.flatnonzero(codes < 0)
     if len(missing):
-        raise ValueError(f"The group of {len(missing)} rows is missing: {missing[:8]}.")
+        raise ValueError(
+            f"The group of {len(missing)} rows is missing: {missing[:8]}. Leave these "
+            "rows out, or give them a label of their own."
+        )
     return codes
 
 

@@ -336,7 +336,7 @@ def test_names_that_collide():
     model = MixedEffectsRegressor(formula="Reaction ~ cond + (1 | condmid)")
     with pytest.raises(ValueError, match="two different columns called 'condmid'"):
         model.fit(data)
-    with pytest.raises(ValueError, match="X has 2 columns named 'Days'"):
+    with pytest.raises(ValueError, match="'Days', but there are 2 of this name"):
         MixedEffectsRegressor(formula=FORMULA).fit(
             pd.concat([SLEEP, SLEEP["Days"]], axis=1)
         )

@@ -217,6 +217,10 @@ def test_it_prints_as_its_table():
         (lambda m: marginal_means(m, "cond", at={"x": 1}), "no variable 'x'"),
         (lambda m: marginal_trends(m, "cond"), "'cond' is not a number"),
         (lambda m: marginal_trends(m, "Days", at={"Days": [1, 2]}), "where to take"),
+        (
+            lambda m: marginal_means(m, "cond", data=frame("sleepstudy")[["cond"]]),
+            "^data needs the column 'Days', but there is no such",
+        ),
         (lambda m: marginal_means(m, "cond", at={"cond": ["no"]}), "has not seen"),
         (
             lambda m: marginal_means(m, "cond", at={"Days": range(10**6)}),

@@ -41,6 +41,8 @@ class MarginalMeans:
         The variables that tell rows apart.
     df : str
         How degrees of freedom were found.
+    estimator : MixedEffectsRegressor
+        The fitted model.
 
     Examples
     --------
@@ -207,7 +209,10 @@ def marginal_trends(
     names, grid = _names(by), ReferenceGrid(est, data)
     values = grid.values([variable, *names], {variable: np.nan, **(at or {})})
     if grid.variables[variable].levels is not None or variable in names:
-        raise ValueError(f"{variable!r} is not a number whose slope could be taken.")
+        raise ValueError(
+            f"{variable!r} is not a number outside by={names}: marginal_trends takes "
+            "the slope of one, for values of the others."
+        )
     center, half = _around(grid, variable, values.pop(variable))
     ends = [grid.rows({**values, variable: [center + h]}) for h in (half, -half)]
     X, offset = ((up - down) / (2.0 * half) for up, down in zip(*ends, strict=True))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._covariates import Covariate, describe
+from sklearn_lmm._formula_rows import check_present, take_columns
 from sklearn_lmm._types import BoolArray, FloatArray
 
 LARGEST = 1_000_000
@@ -47,8 +48,8 @@ class ReferenceGrid:
         found = {name: found.get(name, Covariate(None)) for name in used}
         if data is not None:
             levels = {n: list(v.levels) for n, v in found.items() if v.levels}
-            columns = pd.DataFrame({name: data[name] for name in found})
-            found |= describe(columns, levels, None)
+            check_present(found, data, "data")
+            found |= describe(take_columns(data, list(found)), levels, None)
         return found
 
     def values(self, by: Sequence[str], at: Mapping[str, Any]) -> dict[str, list[Any]]:
