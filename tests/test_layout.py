@@ -4,25 +4,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from sklearn.base import BaseEstimator, RegressorMixin
 
-from sklearn_lmm import RandomEffect
+from sklearn_lmm import MixedEffectsRegressor, RandomEffect
 from sklearn_lmm._layout import learn
-
-
-class Reader(RegressorMixin, BaseEstimator):
-    """The parameters that `learn` looks at."""
-
-    formula = None
-    na_action = "raise"
-    residual = None
-
-    def __init__(self, random=None, fixed=None, offset=None, fit_intercept=True):
-        self.random = random
-        self.fixed = fixed
-        self.offset = offset
-        self.fit_intercept = fit_intercept
-
 
 FRAME = pd.DataFrame(
     {
@@ -39,7 +23,7 @@ class Fitted:
     """A layout with the estimator that learnt it."""
 
     def __init__(self, random, X=FRAME, *, groups=None, weights=None, **parameters):
-        self.reader = Reader(random, **parameters)
+        self.reader = MixedEffectsRegressor(random, **parameters)
         self.layout, self.design = learn(self.reader, X, Y, groups, weights)
 
     def read(self, X=FRAME, groups=None, random_effects=True, strict=False):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, RegressorMixin
 
+from sklearn_lmm import MixedEffectsRegressor
 from sklearn_lmm._engine.cross_products import cross_products
 from sklearn_lmm._layout import learn
 from sklearn_lmm._messages import no_labels, warn_about
@@ -45,23 +45,10 @@ FACTS = {
 }
 
 
-class Reader(RegressorMixin, BaseEstimator):
-    """The parameters that `learn` looks at."""
-
-    formula = None
-    na_action = "raise"
-    residual = None
-
-    def __init__(self, random=None):
-        self.random = random
-        self.fixed = ["x", "z"]
-        self.offset = None
-        self.fit_intercept = True
-
-
 def messages(random="g", y=(0.0, 1.0, 2.0, 4.0), X=FRAME, **facts):
     """Return the class and text of each warning that a fit of these facts gives."""
-    layout, design = learn(Reader(random), X, np.array(y), None, None)
+    reader = MixedEffectsRegressor(random, fixed=["x", "z"])
+    layout, design = learn(reader, X, np.array(y), None, None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         seen = {"statistics": cross_products(design)}
@@ -187,7 +174,8 @@ def test_terms_are_told_apart_by_name():
 def test_warning_points_at_the_line_that_called_fit():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        layout, design = learn(Reader(None), FRAME, np.arange(4.0), None, None)
+        reader = MixedEffectsRegressor(fixed=["x", "z"])
+        layout, design = learn(reader, FRAME, np.arange(4.0), None, None)
         fit = SimpleNamespace(**FACTS, statistics=cross_products(design))
         (lambda: (lambda: (lambda: warn_about(layout, fit))())())()
     assert caught[0].filename == __file__
