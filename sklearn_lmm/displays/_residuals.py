@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_lmm._stacking import take
 from sklearn_lmm.diagnostics import residuals
 from sklearn_lmm.displays._figure import (
     BLUE,
@@ -122,8 +122,7 @@ class ResidualsDisplay:
             estimator, X, y, groups=groups, sample_weight=sample_weight, kind=kind
         )
         kept = np.flatnonzero(~np.isnan(r))
-        X, r = _safe_indexing(X, kept), r[kept]
-        groups = None if groups is None else _safe_indexing(groups, kept)
+        X, groups, r = take(X, kept), take(groups, kept), r[kept]
         prediction = estimator.predict(X, groups)
         if not estimator._layout.roles.groupings:
             return cls(prediction, r).plot(ax)
