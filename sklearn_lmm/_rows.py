@@ -8,6 +8,7 @@ others: the cross-products tell.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from sklearn_lmm._columns import listed, read_weights
 from sklearn_lmm._engine.cross_products import CrossProducts
 from sklearn_lmm._engine.design import Design, Factor
+from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._engine.result import LMMFit
 from sklearn_lmm._engine.row_sums import RowSums, sum_rows
 from sklearn_lmm._layout import Layout, learn_more
@@ -46,6 +48,11 @@ class FitRows:
     positions: IntArray
     n_rows: int
     index: pd.Index | None
+
+    @cached_property
+    def beside_fit(self) -> FittedRows:
+        """The rows beside the fitted model, in the engine's units."""
+        return FittedRows.of(self.fit, self.design)
 
     def spread(self, values: FloatArray) -> FloatArray:
         """Return one value for each row of X, NaN where the weight is 0."""

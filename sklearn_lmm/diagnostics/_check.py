@@ -6,7 +6,6 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm.diagnostics._check_fit import FIT_CHECKS
 from sklearn_lmm.diagnostics._check_rows import ROW_CHECKS, Evidence
@@ -79,7 +78,7 @@ def check(
         unchecked = () if fit.perfect else tuple(ROW_CHECKS)
         return _report(findings, tuple(FIT_CHECKS), unchecked)
     given = rows_of_fit(est, X, y, groups, sample_weight)
-    evidence = Evidence(given, FittedRows.of(given.fit, given.design))
+    evidence = Evidence(given)
     for inspect in ROW_CHECKS.values():
         findings += inspect(evidence)
     return _report(findings, (*FIT_CHECKS, *ROW_CHECKS), ())

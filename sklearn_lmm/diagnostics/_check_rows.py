@@ -53,7 +53,11 @@ class Evidence:
     """The rows of a fit, and what the checks share."""
 
     given: FitRows
-    rows: FittedRows
+
+    @property
+    def rows(self) -> FittedRows:
+        """The rows beside the fit."""
+        return self.given.beside_fit
 
     @cached_property
     def groups(self) -> list[NamedClusters]:

@@ -108,7 +108,7 @@ def cluster_independence(
     other = None
     if across is not None:
         other = clusters_of(given, across, X, "across")
-    rows = FittedRows.of(given.fit, given.design)
+    rows = given.beside_fit
     if isinstance(order, str):
         columns = row_columns(est, given.layout, X, y, groups, sample_weight)
         values = np.asarray(columns.find(order, "order"))

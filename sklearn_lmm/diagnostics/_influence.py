@@ -157,7 +157,7 @@ def cooks_distance(
             f"refit={refit!r} exists for groups of rows: say by what with `by`."
         )
     refuse_perfect(given)
-    return given.spread(distances_of_rows(FittedRows.of(given.fit, given.design)))
+    return given.spread(distances_of_rows(given.beside_fit))
 
 
 def distances_of_rows(rows: FittedRows) -> FloatArray:
@@ -196,7 +196,7 @@ def changes_without(
 ) -> pd.DataFrame:
     """Return the changes of a fit without each of the groups."""
     refuse_perfect(given)
-    rows = FittedRows.of(given.fit, given.design)
+    rows = given.beside_fit
     deletions = without_clusters(rows, named.clusters)
     units = rows.statistics.columns
     # Cov(beta) = root root' in the user's units.

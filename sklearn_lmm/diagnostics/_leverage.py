@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import validate_params
 
-from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm._types import FloatArray
 
@@ -64,6 +63,6 @@ def leverage(
     29.0
     """
     given = rows_of_fit(est, X, y, groups, sample_weight, plain="leverage")
-    rows = FittedRows.of(given.fit, given.design)
+    rows = given.beside_fit
     of_copies = rows.leverage if random_effects else rows.leverage_of_fixed_part
     return given.spread(np.asarray(of_copies / rows.copies))

@@ -129,7 +129,7 @@ def residuals_of_rows(
     subtracted = given.layout.roles.wanted(random_effects)
     if given.fit.errors is not None:
         return structured_residuals(est, given, data, kind, subtracted)
-    rows = FittedRows.of(given.fit, given.design)
+    rows = given.beside_fit
     return _of_kind(rows, given, kind, subtracted)
 
 

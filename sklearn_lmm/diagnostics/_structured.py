@@ -98,6 +98,6 @@ def _sequential(
 
 def _response(given: FitRows, subtracted: set[int]) -> FloatArray:
     """Return y less the fixed part and some factors' effects (n,)."""
-    rows = FittedRows.of(given.fit, given.design)
+    rows = given.beside_fit
     e = rows.less(sorted(subtracted)) / rows.root_weights
     return np.asarray(e * rows.statistics.columns.scale[-1])

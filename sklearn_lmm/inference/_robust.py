@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sklearn_lmm._clusters import NamedClusters, clusters_of, of_factor, outermost
 from sklearn_lmm._columns import listed
-from sklearn_lmm._engine.fitted_rows import Clusters, FittedRows
+from sklearn_lmm._engine.fitted_rows import Clusters
 from sklearn_lmm._engine.sandwich import sandwich
 from sklearn_lmm._rows import FitRows, rows_of_fit
 from sklearn_lmm._types import FloatArray
@@ -183,7 +183,7 @@ class _Robust:
             raise ValueError(
                 "y is explained exactly: there are no residuals to learn from."
             )
-        rows = FittedRows.of(given.fit, given.design)
+        rows = given.beside_fit
         units = rows.statistics.columns
         R = units.scale[-1] * units.map()[:-1, :-1] @ rows.point.inverse_R_X
         total, single = np.zeros_like(R), np.zeros_like(R)

@@ -12,7 +12,6 @@ from scipy import stats
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_lmm._engine.fitted_rows import FittedRows
 from sklearn_lmm._rows import rows_of_fit
 from sklearn_lmm._stacking import take
 from sklearn_lmm._types import FloatArray
@@ -276,7 +275,7 @@ def augment(
     """
     given = rows_of_fit(est, X, y, groups, sample_weight, plain="augment")
     refuse_perfect(given)
-    fitted_rows = FittedRows.of(given.fit, given.design)
+    fitted_rows = given.beside_fit
     kept = given.positions
     if y is None:
         y = est._layout.formula.rows(X, y, groups, sample_weight).y
