@@ -211,6 +211,13 @@ def with_intercept(layout: Layout, rows: Rows) -> FloatArray | sparse.csr_array:
     return np.hstack([ones, rows.X])
 
 
+def weighted(fit: LMMFit) -> bool:
+    """Say whether a row of the fit has another weight than 1."""
+    rows = fit.statistics
+    # No others have the arithmetic and the geometric mean 1.
+    return rows.sum_weights != rows.n_rows or rows.sum_log_weights != 0.0
+
+
 def row_index(X: Any) -> pd.Index | None:
     """Return the index of X's rows, for results with a row each."""
     return X.index if isinstance(X, pd.DataFrame) else None

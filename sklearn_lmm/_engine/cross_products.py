@@ -79,12 +79,6 @@ class CrossProducts:
         """The number of fixed-effect columns, the intercept included."""
         return len(self.tt) - 1
 
-    @property
-    def weighted(self) -> bool:
-        """Whether a row has another weight than 1."""
-        # No others have the arithmetic and the geometric mean 1.
-        return self.sum_weights != self.n_rows or self.sum_log_weights != 0.0
-
     @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Where each term's columns stand among those of its factor."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from sklearn_lmm._columns import listed
 from sklearn_lmm._engine.cross_products import CrossProducts
+from sklearn_lmm._results import weighted
 from sklearn_lmm._roles import Roles
 from sklearn_lmm._types import FloatArray
 from sklearn_lmm.covariance import Covariance
@@ -28,7 +29,7 @@ def check_same_rows(first: Any, other: Any) -> None:
         Naming what differs.
     """
     fits = [est.fit_ for est in (first, other)]
-    matters = any(fit.statistics.weighted or fit.errors is not None for fit in fits)
+    matters = any(weighted(fit) or fit.errors is not None for fit in fits)
     if fits[0].weights != fits[1].weights and matters:
         raise ValueError(
             f"One model takes weights as {fits[0].weights!r}, the other as "

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_lmm._columns import listed
 from sklearn_lmm._messages import messages
 from sklearn_lmm._residual_fit import has_unequal_errors
+from sklearn_lmm._results import weighted
 from sklearn_lmm.diagnostics import icc, r_squared, residuals
 from sklearn_lmm.exceptions import StochasticFitWarning
 from sklearn_lmm.inference import coefficient_table
@@ -79,7 +80,7 @@ def _facts(est: Any) -> dict[str, str]:
         facts["Errors"] = repr(est.residual)
     rows = fit.statistics
     facts["Rows"] = f"{rows.n_rows}{groups}"
-    if rows.weighted:
+    if weighted(fit):
         facts["Weights"] = "precision, the residual variance is sigma^2 / weight"
         if fit.weights == "frequency":
             facts["Weights"] = f"frequency, the rows stand for {fit.n_obs:g}"
