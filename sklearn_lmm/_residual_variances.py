@@ -83,10 +83,9 @@ def read_variances(
         if levels is not None:
             codes = levels.match(columns.find(part.column, "residual"))
             if (codes < 0).any():
-                known_labels = [*map(repr, levels.labels.tolist())]
                 raise ValueError(
                     f"{part!r} has no ratio for some categories of these rows: the fit "
-                    f"knows {listed(known_labels, quote=False)}."
+                    f"knows {listed(levels.labels.tolist())}."
                 )
             slopes.append(np.eye(len(levels.labels))[codes][:, 1:])
             continue
