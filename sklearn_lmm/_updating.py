@@ -200,6 +200,18 @@ class UpdatesMixin:
 
 
 def _four(batch: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:
-    """Return X, y, groups and weights of a batch; None for what it lacks."""
+    """Return X, y, groups and weights of a batch; None for what it lacks.
+
+    Raises
+    ------
+    ValueError
+        If it has more entries than these.
+    """
+    if len(batch) > 4:
+        raise ValueError(
+            f"A batch has {len(batch)} entries; fit_batches takes (X, y), "
+            "(X, y, groups) or (X, y, groups, sample_weight). An offset is a column "
+            "of X."
+        )
     X, y, groups, sample_weight = (*batch, None, None, None)[:4]
     return X, y, groups, sample_weight

@@ -196,6 +196,12 @@ def test_no_batch_at_all_is_refused():
         MixedEffectsRegressor("school").fit_batches(iter([]))
 
 
+def test_entries_of_a_batch_that_nobody_reads_are_refused():
+    batch = (X, Y, None, None, Y)
+    with pytest.raises(ValueError, match="A batch has 5 entries"):
+        MixedEffectsRegressor("school").fit_batches([batch])
+
+
 def blup(model, X, y, weights=None):
     """Return b = Psi Z'V^-1 (y - X beta) of all rows, with V (n, n) written out."""
     Z, names = model.design_matrix(X)
