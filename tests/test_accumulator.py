@@ -63,6 +63,22 @@ def test_chunks_add_up_to_the_whole(name, sizes):
     assert_same(cross_products(design), total.total())
 
 
+def test_sums_of_all_levels_are_not_copied_for_a_chunk(monkeypatch):
+    design = numbered(problem("crossed_slopes"))
+    total = Accumulator()
+    total.add_rows(take(design, slice(0, 40)))
+    made = []
+
+    def noting(*arguments):
+        made.append(cross_products(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(module, "cross_products", noting)
+    total.add_rows(take(design, slice(40, None)))
+    assert (made[0].s, made[0].b) == ((), ())
+    assert_same(cross_products(design), total.total())
+
+
 @pytest.mark.parametrize("name", ["slope", "crossed_slopes", "nested_slopes"])
 def test_cross_products_add_up_as_rows_do(name):
     design = numbered(problem(name))

@@ -86,7 +86,7 @@ class Accumulator:
     def _add_between(self, chunk: CrossProducts) -> None:
         places = chunk.levels
         for (f, h), n in chunk.n.items():
-            q = chunk.s[f].shape[1], chunk.s[h].shape[1]
+            q = len(self._places[f].of_z), len(self._places[h].of_z)
             self._n[f, h].add(*moved_entries(n, q, (places[f], places[h])))
 
     def _hold(self, statistics: CrossProducts) -> None:

@@ -199,7 +199,8 @@ def cross_products(
 
     `units` are those to hold X and y in, `blocks` those of the terms; None for
     the moments of the rows.  `into` are sums of other rows in these units, as
-    `row_sums` holds them, to which those of the design are added in place.
+    `row_sums` holds them, to which those of the design are added in place; s
+    and b are there then, and () in what is returned.
     """
     n, weights = len(design.y), design.weights
     if blocks is None:

@@ -24,6 +24,7 @@ from sklearn_lmm._engine.design import (
     Term,
     deviation,
 )
+from sklearn_lmm._engine.linalg import times_columns
 from sklearn_lmm._types import AnyArray, FloatArray, IntArray
 
 ROWS_AT_ONCE = 1 << 15
@@ -100,16 +101,17 @@ def sum_rows(
 ) -> RowSums:
     """Return the sums, with T and the columns of every term in the given units.
 
-    into : Z_g'W [T V] of other rows, per factor, contiguous and added to in place;
-        for a sparse X only where its columns are not shifted
+    into : Z_g'W [T V] of other rows, per factor, contiguous and added to in place,
+        in which case s and b are there and () in what is returned; for a sparse X
+        only where its columns are not shifted
     """
     plain = sparse_units(design, units)
     if plain is not units:
         assert into is None
-        sums = sum_rows(design, plain, blocks)
+        unmixed = sum_rows(design, plain, blocks)
         C = units.from_(plain)
-        b_s = tuple(b @ C for b in sums.b)
-        return RowSums(C.T @ sums.tt @ C, sums.s, b_s, sums.n)
+        b_s = tuple(times_columns(b, C) for b in unmixed.b)
+        return RowSums(C.T @ unmixed.tt @ C, unmixed.s, b_s, unmixed.n)
     by_factor: list[Columns] = [[] for _ in design.factors]
     for block, block_units in zip(design.blocks, blocks, strict=True):
         by_factor[block.factor].append((block, block_units))
@@ -118,11 +120,12 @@ def sum_rows(
     width = len(units.scale)
     tt = np.zeros((width, width))
     if into is None:
-        sizes = [factor.n_levels for factor in design.factors]
-        shapes = [
-            (G, len(at.of_z), at.total) for G, at in zip(sizes, places, strict=True)
+        sums = [
+            np.zeros((factor.n_levels, len(at.of_z), at.total))
+            for factor, at in zip(design.factors, places, strict=True)
         ]
-        into = [np.zeros(shape) for shape in shapes]
+    else:
+        sums = list(into)
     for rows in _chunks(design):
         T = rows_of_T(design, units, rows)
         weights = None if design.weights is None else design.weights[rows]
@@ -130,8 +133,9 @@ def sum_rows(
         for f, columns in enumerate(by_factor):
             z = _coefficient_columns(columns, rows)
             codes = design.factors[f].codes[rows]
-            _add_level_sums(codes, z, weights, _with_v(T, z, places[f]), into[f])
-    pairs = list(zip(places, into, strict=True))
+            _add_level_sums(codes, z, weights, _with_v(T, z, places[f]), sums[f])
+    # To take s out of the sums of all rows would cost as much as all their levels.
+    pairs = list(zip(places, sums, strict=True)) if into is None else []
     return RowSums(
         tt,
         tuple(at.s(values) for at, values in pairs),
